@@ -1,0 +1,1 @@
+"""vmrunner.yaml, environment and flags become one frozen, validated Config."""

@@ -1,0 +1,1 @@
+"""Inside one virtual machine: SSH, the systemd unit, the shares."""

@@ -1,0 +1,1 @@
+"""This computer: accelerator proof, tools, paths, child processes, doctor."""

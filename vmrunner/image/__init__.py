@@ -1,0 +1,1 @@
+"""Recipes become bootable images in a content-addressed store."""

@@ -1,0 +1,1 @@
+"""One virtual machine: plan, QEMU arguments, QMP, lifecycle."""

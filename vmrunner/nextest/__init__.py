@@ -1,0 +1,1 @@
+"""cargo-nextest: archives, arguments, exit codes, JUnit."""

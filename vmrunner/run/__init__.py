@@ -1,0 +1,1 @@
+"""The main job: stage, start a machine, run the unit, collect the result, report."""
