@@ -158,7 +158,7 @@ class RunTimeout(VmrunnerError):
     exit_code = 25
 
 
-class Interrupted(KeyboardInterrupt):  # noqa: N818 -- what it is, not an error
+class Interrupted(KeyboardInterrupt):
     """SIGINT or SIGTERM arrived; raised once, so that `with` blocks clean up.
 
     `exit_code` is 128 plus the signal's number, as shells have it.

@@ -86,7 +86,7 @@ def _communicate(
     child: subprocess.Popen[bytes], deadline: Deadline, on_line: Callable[[str], None] | None
 ) -> tuple[str, str]:
     """Read both pipes side by side, so that neither can fill up and block the child."""
-    assert child.stdout is not None and child.stderr is not None  # noqa: S101 -- both are pipes
+    assert child.stdout is not None and child.stderr is not None
     kept: dict[int, bytearray] = {child.stdout.fileno(): bytearray(), child.stderr.fileno(): bytearray()}
     told = 0
     with selectors.DefaultSelector() as selector:
