@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 from typing import Any, Self
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-_SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[KMGT]?)(?:i?B)?", re.IGNORECASE)
+_SIZE = re.compile(
+    r"(?P<number>\d{1,18}(?:\.\d{1,9})?)\s*(?P<unit>[KMGT]?)(?:i?B)?", re.IGNORECASE | re.ASCII
+)
 _FACTORS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-_DURATION = re.compile(r"(?:(\d+)h)?\s*(?:(\d+)m(?:in)?)?\s*(?:(\d+(?:\.\d+)?)s?)?", re.IGNORECASE)
+_MILLISECOND = 0.001
+_DURATION = re.compile(
+    r"(?:(\d{1,9})h)?\s*(?:(\d{1,9})m(?:in)?)?\s*(?:(\d{1,9}(?:\.\d{1,9})?)s)?|(\d{1,9}(?:\.\d{1,9})?)",
+    re.IGNORECASE | re.ASCII,
+)
 
 
 class Size(int):
@@ -19,10 +26,12 @@ class Size(int):
     @classmethod
     def parse(cls, text: str | int) -> Self:
         """Read a size; raises ValueError with an example where `text` is none."""
+        if isinstance(text, cls):
+            return text
         match = _SIZE.fullmatch(str(text).strip())
         if match is None:
             raise ValueError(f"not a size: {text!r} (want for example 512M or 2G)")
-        return cls(float(match["number"]) * _FACTORS[match["unit"].upper()])
+        return cls(Fraction(match["number"]) * _FACTORS[match["unit"].upper()])
 
     def __str__(self) -> str:
         """The shortest exact spelling: `2G`, `1536M`, `1000`."""
@@ -61,25 +70,27 @@ class Size(int):
 
 
 class Duration(float):
-    """A number of seconds, written `90`, `90s`, `30m`, `1h30m`."""
+    """A number of seconds, written `90`, `90s`, `30m`, `1h30m`; each part of a longer one has its unit."""
 
     @classmethod
     def parse(cls, text: str | float) -> Self:
         """Read a duration; raises ValueError with an example where `text` is none."""
+        if isinstance(text, cls):
+            return text
         match = _DURATION.fullmatch(str(text).strip())
         if match is None or not any(match.groups()):
             raise ValueError(f"not a duration: {text!r} (want for example 90s, 30m or 1h30m)")
-        hours, minutes, seconds = (float(part or 0) for part in match.groups())
-        return cls(hours * 3600 + minutes * 60 + seconds)
+        hours, minutes, seconds, bare = (float(part or 0) for part in match.groups())
+        return cls(hours * 3600 + minutes * 60 + seconds + bare)
 
     def __str__(self) -> str:
-        """The spelling that `parse` reads back: `1h30m`, `90s` as `1m30s`."""
+        """The spelling that `parse` reads back, exact to the millisecond: `1h30m`, `90s` as `1m30s`."""
         minutes, seconds = divmod(float(self), 60)
         hours, minutes = divmod(int(minutes), 60)
         parts = [
             f"{hours}h" if hours else "",
             f"{minutes}m" if minutes else "",
-            f"{seconds:g}s" if seconds else "",
+            f"{seconds:.3f}".rstrip("0").rstrip(".") + "s" if seconds >= _MILLISECOND else "",
         ]
         return "".join(parts) or "0s"
 
@@ -97,7 +108,7 @@ class Duration(float):
         """What an editor checks while vmrunner.yaml is typed."""
         return {
             "anyOf": [
-                {"type": "string", "pattern": r"^(\d+h)?\s*(\d+m(in)?)?\s*(\d+(\.\d+)?s?)?$"},
+                {"type": "string", "pattern": r"^((\d+h)?\s*(\d+m(in)?)?\s*(\d+(\.\d+)?s)?|\d+(\.\d+)?)$"},
                 {"type": "number"},
             ]
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ _LOCK_POLL_SECONDS = 0.1
 
 def write_atomically(path: Path, data: bytes | str, mode: int = 0o600) -> None:
     """Write `path` so that a reader sees the old content or the new, never a part: temporary name, fsync, rename."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{_writer()}")
     payload = data.encode() if isinstance(data, str) else data
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
     try:
@@ -37,7 +38,7 @@ def directory_made_atomically(target: Path) -> Iterator[Path]:
 
     It is removed when the block fails. Where `target` appeared meanwhile, that one stays and ours is removed.
     """
-    temporary = target.with_name(f".tmp-{target.name}-{os.getpid()}")
+    temporary = target.with_name(f".tmp-{target.name}-{_writer()}")
     remove_tree(temporary)
     temporary.mkdir(mode=0o700, parents=True)
     try:
@@ -49,6 +50,11 @@ def directory_made_atomically(target: Path) -> Iterator[Path]:
                 raise
     finally:
         remove_tree(temporary)
+
+
+def _writer() -> str:
+    """A name no other living writer has: this process's and thread's."""
+    return f"{os.getpid()}-{threading.get_native_id()}"
 
 
 def remove_tree(path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -13,8 +14,9 @@ _APP = "vmrunner"
 
 
 def private(directory: Path) -> Path:
-    """Make `directory` (and its parents), readable by its user only, and return it."""
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """Make `directory`, and what is missing above it, for its user only, and return it."""
+    for missing in reversed([path for path in (directory, *directory.parents) if not path.exists()]):
+        missing.mkdir(mode=0o700, exist_ok=True)
     return directory
 
 
@@ -51,10 +53,12 @@ def runtime_dir() -> Path:
     base = os.environ.get("XDG_RUNTIME_DIR")
     if base and Path(base).is_dir() and os.access(base, os.W_OK):
         return private(Path(base) / _APP)
-    directory = private(Path(tempfile.gettempdir()) / f"{_APP}-{os.getuid()}")
-    if directory.stat().st_uid != os.getuid():
-        return private(state_dir() / "runtime")
-    return directory
+    directory = Path(tempfile.gettempdir()) / f"{_APP}-{os.getuid()}"
+    directory.mkdir(mode=0o700, exist_ok=True)
+    found = directory.lstat()
+    if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077:
+        return directory
+    return private(state_dir() / "runtime")  # somebody else was there first
 
 
 @cache

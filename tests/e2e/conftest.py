@@ -1,0 +1,73 @@
+"""Real machines, real nextest: what the end-to-end tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from command_line import CRATES, CommandLine
+from crate_copies import CopyCrate, archive_crate, copy_crate
+
+from vmrunner.host.paths import cache_dir
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All tests of this directory have the marker `e2e`."""
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.is_relative_to(here):
+            item.add_marker(pytest.mark.e2e)
+
+
+@pytest.fixture(scope="session")
+def target_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where cargo builds, so that no crate of the repository gets a target directory."""
+    return tmp_path_factory.mktemp("target")
+
+
+@pytest.fixture(scope="session")
+def image(tmp_path_factory: pytest.TempPathFactory, target_directory: Path) -> Path:
+    """The directory of the Debian image; it is built where it is not in the user's cache yet."""
+    state = tmp_path_factory.mktemp("state")
+    command_line = CommandLine(state, cache_dir().parent, target_directory)
+    built = command_line.start("image", "build", "--image", "debian").finish(seconds=560)
+    assert built.code == 0, built.stderr
+    return Path(built.stdout.strip())
+
+
+@pytest.fixture
+def vmrunner(tmp_path: Path, target_directory: Path, image: Path) -> Iterator[CommandLine]:
+    """The command line with a state directory of its own, the user's cache, and the image set to the built one."""
+    variables: dict[str, str | None] = {"VMRUNNER_IMAGE": str(image)}
+    command_line = CommandLine(tmp_path / "state", cache_dir().parent, target_directory, variables)
+    yield command_line
+    command_line.abandon_all()
+
+
+@pytest.fixture
+def vmrunner_in_place(vmrunner: CommandLine) -> CommandLine:
+    """The same for copied crates: cargo builds each in its own target directory."""
+    return replace(vmrunner, target_directory=None)
+
+
+@pytest.fixture
+def bare_vmrunner(tmp_path: Path) -> Iterator[CommandLine]:
+    """The command line with state and cache directories of its own, in which there is no image."""
+    command_line = CommandLine(tmp_path / "state", tmp_path / "cache", None)
+    yield command_line
+    command_line.abandon_all()
+
+
+@pytest.fixture
+def copied_crate(tmp_path: Path) -> CopyCrate:
+    """Copies a crate of the repository into a git repository of its own, for tests that change it."""
+    return lambda name: copy_crate(name, tmp_path / "crates" / name)
+
+
+@pytest.fixture(scope="session")
+def mydns_archive(tmp_path_factory: pytest.TempPathFactory, target_directory: Path) -> Path:
+    """A nextest archive of mydns, made without vmrunner."""
+    directory = tmp_path_factory.mktemp("archive")
+    return archive_crate(CRATES / "mydns", directory / "mydns.tar.zst", target_directory)

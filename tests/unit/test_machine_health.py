@@ -1,0 +1,92 @@
+"""What ended a machine: every event and exit code has its sentence, error and exit code."""
+
+from __future__ import annotations
+
+import pytest
+
+from vmrunner.errors import BootError, GuestLost, GuestPanicked, exit_code_of
+from vmrunner.machine.health import Demise, demise_by_events, demise_by_exit
+from vmrunner.machine.monitor import MachineEvent
+
+
+def shutdown(reason: str) -> MachineEvent:
+    return MachineEvent("SHUTDOWN", {"guest": reason.startswith("guest"), "reason": reason})
+
+
+@pytest.mark.parametrize(
+    ("event", "sentence", "panicked"),
+    [
+        (MachineEvent("GUEST_PANICKED", {"action": "pause"}), "the guest's kernel panicked", True),
+        (shutdown("guest-panic"), "the guest's kernel panicked", True),
+        (shutdown("guest-shutdown"), "the guest shut itself down", False),
+        (shutdown("guest-reset"), "the guest rebooted itself", False),
+        (shutdown("host-signal"), "QEMU was told to end by a signal from outside", False),
+        (shutdown("host-qmp-quit"), "QEMU was told to quit from outside", False),
+        (shutdown("something-new"), "the machine shut down (something-new)", False),
+        (MachineEvent("SHUTDOWN", {}), "the machine shut down (unknown)", False),
+        (MachineEvent("WATCHDOG", {"action": "pause"}), "the guest hung and its watchdog fired", False),
+    ],
+)
+def test_events(event: MachineEvent, sentence: str, panicked: bool) -> None:
+    assert demise_by_events([event]) == Demise(sentence, panicked)
+
+
+def test_other_events_say_nothing() -> None:
+    assert demise_by_events([]) is None
+    quiet = [MachineEvent(name, {}) for name in ("RESUME", "STOP", "NIC_RX_FILTER_CHANGED", "RTC_CHANGE")]
+    assert demise_by_events(quiet) is None
+
+
+def test_the_first_event_that_says_anything_counts() -> None:
+    found = demise_by_events(
+        [MachineEvent("RESUME", {}), MachineEvent("GUEST_PANICKED", {}), shutdown("host-signal")]
+    )
+    assert found is not None
+    assert found.panicked
+
+
+@pytest.mark.parametrize(
+    ("code", "sentence"),
+    [
+        (0, "QEMU ended with exit code 0"),
+        (1, "QEMU ended with exit code 1"),
+        (-9, "QEMU was killed by SIGKILL (out of memory on this host?)"),
+        (-11, "QEMU was killed by SIGSEGV"),
+        (-6, "QEMU was killed by SIGABRT"),
+        (-99, "QEMU was killed by 99"),
+    ],
+)
+def test_exit_codes(code: int, sentence: str) -> None:
+    assert demise_by_exit(code) == Demise(sentence)
+
+
+@pytest.mark.parametrize(
+    ("demise", "booting", "kind", "code", "message"),
+    [
+        (Demise("it ended"), True, BootError, 22, "it ended while it booted"),
+        (Demise("it ended"), False, GuestLost, 23, "it ended in the middle of the run"),
+        (Demise("it panicked", panicked=True), True, BootError, 22, "it panicked while it booted"),
+        (Demise("it panicked", panicked=True), False, GuestPanicked, 23, "it panicked"),
+    ],
+)
+def test_the_error_depends_on_how_far_the_guest_was(
+    demise: Demise, booting: bool, kind: type, code: int, message: str
+) -> None:
+    error = demise.as_error(booting=booting, serial_tail="")
+    assert type(error) is kind
+    assert exit_code_of(error) == code
+    assert error.message == message
+    assert error.details is None
+
+
+def test_a_run_that_was_under_way_gets_a_hint() -> None:
+    assert Demise("x").as_error(booting=False, serial_tail="").hint == "did a test do that?"
+    hint = Demise("x", panicked=True).as_error(booting=False, serial_tail="").hint
+    assert hint is not None
+    assert "a test crashed the guest's kernel" in hint
+
+
+@pytest.mark.parametrize("booting", [True, False])
+def test_the_end_of_the_serial_log_is_in_the_details(booting: bool) -> None:
+    error = Demise("x").as_error(booting=booting, serial_tail="Kernel panic - not syncing\n---[ end ]---")
+    assert error.details == "last lines of the serial console:\nKernel panic - not syncing\n---[ end ]---"

@@ -1,0 +1,59 @@
+"""What a program needs, from its ELF file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from nextest_archives import EM_AARCH64, LOADER, elf_file
+
+from vmrunner.nextest.elf import ElfNeeds, read_elf, version_key
+
+
+def written(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
+def test_a_dynamic_program_names_its_loader_and_the_newest_glibc(tmp_path: Path) -> None:
+    path = written(tmp_path / "a", elf_file(glibc=["2.2.5", "2.34", "2.9"]))
+    assert read_elf(path) == ElfNeeds("x86_64", LOADER, "2.34")
+
+
+def test_a_static_program_needs_neither(tmp_path: Path) -> None:
+    assert read_elf(written(tmp_path / "a", elf_file(interpreter=None))) == ElfNeeds("x86_64", None, None)
+
+
+def test_the_processor_is_named_as_uname_names_it(tmp_path: Path) -> None:
+    needs = read_elf(written(tmp_path / "a", elf_file(machine=EM_AARCH64)))
+    assert needs is not None
+    assert needs.architecture == "aarch64"
+
+
+def test_relative_relocations_need_glibc_2_36(tmp_path: Path) -> None:
+    needs = read_elf(written(tmp_path / "a", elf_file(glibc=["2.34"], names=["GLIBC_ABI_DT_RELR"])))
+    assert needs is not None
+    assert needs.glibc == "2.36"
+
+
+def test_private_and_weak_versions_do_not_count(tmp_path: Path) -> None:
+    content = elf_file(glibc=["2.17"], names=["GLIBC_PRIVATE", "GCC_3.0"], weak=["2.39"])
+    needs = read_elf(written(tmp_path / "a", content))
+    assert needs is not None
+    assert needs.glibc == "2.17"
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"#!/bin/sh\n", b"\x7fELF", b"\x7fELF" + bytes(200), elf_file()[:100]]
+)
+def test_anything_else_is_none(tmp_path: Path, content: bytes) -> None:
+    assert read_elf(written(tmp_path / "a", content)) is None
+
+
+def test_this_systems_shell_can_be_read() -> None:
+    needs = read_elf(Path("/bin/sh"))
+    assert needs is not None
+
+
+def test_versions_compare_by_number() -> None:
+    assert version_key("2.9") < version_key("2.36") < version_key("2.36.1")

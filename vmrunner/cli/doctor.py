@@ -1,0 +1,87 @@
+"""`vmrunner doctor`: what this computer has, what it lacks, and what to do about it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import click
+
+from vmrunner.errors import HostError
+from vmrunner.host.deadline import Deadline
+from vmrunner.host.doctor import Check, Question, Status, run_checks
+from vmrunner.host.signals import interruptible
+
+DOCTOR_SECONDS = 60.0
+
+_STYLES: dict[Status, str] = {"ok": "green", "warning": "yellow", "problem": "bold red"}
+
+
+@click.command("doctor")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.pass_context
+def command(context: click.Context, as_json: bool) -> None:
+    """Check this computer: each thing found, and what to do about what is missing.
+
+    The exit code is 0 where nothing keeps `vmrunner test` from working, else 20.
+
+    \b
+    Example:
+      vmrunner doctor
+    """
+    with interruptible():
+        checks = run_checks(all_questions(), deadline=Deadline.after(DOCTOR_SECONDS))
+    problems = sum(check.status == "problem" for check in checks)
+    if as_json:
+        document = {"checks": [dataclasses.asdict(check) for check in checks], "problems": problems}
+        click.echo(json.dumps(document, indent=2))
+    else:
+        _show(checks)
+    context.exit(HostError.exit_code if problems else 0)
+
+
+def all_questions() -> tuple[Question, ...]:
+    """What the host room asks, and what the rooms above it need."""
+    from vmrunner.host.checks import host_questions
+
+    return (
+        *host_questions(),
+        Question("cargo-nextest", _check_nextest),
+        Question("debian images", _check_debian_builder),
+    )
+
+
+def _check_nextest(deadline: Deadline) -> list[Check]:
+    from vmrunner.nextest.tool import find_nextest
+
+    tool = find_nextest(deadline=deadline)
+    return [Check("cargo-nextest", "ok", f"{tool.version} ({tool.path})")]
+
+
+def _check_debian_builder(deadline: Deadline) -> list[Check]:
+    from vmrunner.image.prerequisites import build_mode, check_tools
+    from vmrunner.image.recipe import debian_recipe
+
+    check_tools(debian_recipe().keyring)
+    rights = {"root": "as root", "unshare": "in a user namespace"}[build_mode(deadline)]
+    return [Check("debian images", "ok", f"can be built, {rights}")]
+
+
+def _show(checks: tuple[Check, ...]) -> None:
+    """One line per check, what belongs to it indented below; colours where the terminal has them."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    width = max(len(check.name) for check in checks)
+    margin = " " * (len("problem") + width + 4)
+    for check in checks:
+        first, *rest = check.found.splitlines() or [""]
+        line = Text()
+        line.append(f"{check.status:<7}", style=_STYLES[check.status])
+        line.append(f"  {check.name:<{width}}  {first}")
+        for more in rest:
+            line.append(f"\n{margin}{more}", style="dim")
+        if check.advice:
+            line.append(f"\n{margin}→ {check.advice}", style="cyan")
+        console.print(line, soft_wrap=True)

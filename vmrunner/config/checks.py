@@ -1,0 +1,132 @@
+"""Checks of single values: each returns its value or raises ValueError with one sentence naming it."""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import os
+import re
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import TypeVar
+
+from vmrunner.config.units import Duration, Size
+
+_Value = TypeVar("_Value")
+
+IMAGE_NAMES = ("auto", "debian", "nixos")
+
+# Debian Policy 5.6.1: lower case letters, digits, plus, minus, dot; two characters at least.
+_PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+")
+# RFC 1123 labels, and the underscore that container and service names carry in practice.
+_LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_CPU_MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._,+=-]*")
+_HOST_NAME_LENGTH = 253
+_HOSTS_FORMS = "in vmrunner.yaml write 10.0.2.2: [db.test], in a flag db.test=10.0.2.2"
+# Closer than this to one of IMAGE_NAMES, a word is a slip rather than a directory.
+_SLIP_RATIO = 0.75
+
+
+def between(least: str, most: str) -> Callable[[Size], Size]:
+    """A check that a size lies in `least`..`most`, both included."""
+
+    def check(value: Size) -> Size:
+        if not Size.parse(least) <= value <= Size.parse(most):
+            raise ValueError(f"impossible size: {str(value)!r} (want {least} to {most})")
+        return value
+
+    return check
+
+
+def lasting_at_most(most: str) -> Callable[[Duration], Duration]:
+    """A check that a duration is longer than nothing and no longer than `most`."""
+
+    def check(value: Duration) -> Duration:
+        if not 0 < value <= Duration.parse(most):
+            raise ValueError(f"impossible duration: {str(value)!r} (want more than 0s, {most} at most)")
+        return value
+
+    return check
+
+
+def package_name(value: str) -> str:
+    """A Debian package's name."""
+    if not _PACKAGE.fullmatch(value):
+        raise ValueError(f"not a Debian package name: {value!r} (want for example iproute2)")
+    return value
+
+
+def cpu_model(value: str) -> str:
+    """What QEMU's `-cpu` may take: a model and its properties, such as `host,pmu=off`."""
+    if not _CPU_MODEL.fullmatch(value):
+        raise ValueError(f"not a CPU model: {value!r} (want for example host, max or Haswell-v4)")
+    return value
+
+
+def argument(value: str) -> str:
+    """A command-line argument; the kernel ends one at its first NUL."""
+    if "\0" in value:
+        raise ValueError(f"holds a NUL character: {value!r}")
+    return value
+
+
+def kernel_argument(value: str) -> str:
+    """A word of the kernel command line, which is one line of text."""
+    if not value or not value.isprintable():
+        raise ValueError(f"not a kernel argument: {value!r} (want for example quiet or mitigations=off)")
+    return value
+
+
+def address(value: str) -> str:
+    """An IPv4 or IPv6 address without a zone (`%eth0` names an interface of one machine only)."""
+    try:
+        ipaddress.ip_address(value)
+    except ValueError:
+        raise ValueError(f"not an IP address: {value!r} ({_HOSTS_FORMS})") from None
+    if "%" in value:
+        raise ValueError(f"an IP address with a zone: {value!r} (leave out the part from %)")
+    return value
+
+
+def host_name(value: str) -> str:
+    """A host name as /etc/hosts takes it."""
+    labels = value.split(".")
+    if len(value) > _HOST_NAME_LENGTH or not all(_LABEL.fullmatch(label) for label in labels):
+        raise ValueError(f"not a host name: {value!r} (want for example db.test)")
+    if labels[-1].isdigit():
+        raise ValueError(f"not a host name: {value!r} (it reads as an address)")
+    return value
+
+
+def variable_name(value: str) -> str:
+    """The name of an environment variable."""
+    if not _VARIABLE.fullmatch(value):
+        raise ValueError(f"not a variable name: {value!r} (want for example RUST_LOG)")
+    return value
+
+
+def image_name(value: object) -> object:
+    """Refuse a word that is nearly one of IMAGE_NAMES: it would be looked for as a directory."""
+    if isinstance(value, str) and "/" not in value and value not in IMAGE_NAMES:
+        slip = difflib.get_close_matches(value, IMAGE_NAMES, n=1, cutoff=_SLIP_RATIO)
+        if slip:
+            raise ValueError(f"not an image: {value!r} (did you mean {slip[0]}, or the directory ./{value}?)")
+    return value
+
+
+def path(value: object) -> object:
+    """A path that is not empty, with a leading `~` replaced by the home directory."""
+    if value == "":
+        raise ValueError("an empty path")
+    return os.path.expanduser(value) if isinstance(value, str) else value  # noqa: PTH111 -- Path.expanduser raises where there is no home
+
+
+def one_or_many(value: object) -> object:
+    """A single text stands for a list of one."""
+    return (value,) if isinstance(value, str) else value
+
+
+def read_only(value: Mapping[str, _Value]) -> Mapping[str, _Value]:
+    """A view of `value` that nobody can write to: a frozen Config is frozen all through."""
+    return MappingProxyType(dict(value))

@@ -1,0 +1,202 @@
+"""What the guest finds in its `in` share, and where it puts its results: both ends of the guest contract in one file.
+
+`cargo-nextest.service` starts `/bin/sh /run/vmrunner/in/run`. That script and everything it reads is made here, on the
+host, so that an image knows nothing about a run and one image serves every project and every version of vmrunner.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+IN = PurePosixPath("/run/vmrunner/in")
+OUT = PurePosixPath("/run/vmrunner/out")
+STATE = PurePosixPath("/var/lib/cargo-nextest")
+"""The unit's StateDirectory; on the root disk, so that what tests write costs disk and not memory."""
+
+RUN_SCRIPT = "run"
+MOUNTS = "mounts"
+HOSTS = "hosts"
+RESOLV_CONF = "resolv.conf"
+SOURCES = "sources"
+TARGET = "target"
+BINARIES = "bin"
+NEXTEST_FILES = "nextest"
+
+STARTED_MARK = "started"
+STDOUT_LOG = "stdout.log"
+NEXTEST_LOG = "nextest.log"
+STORE = "store"
+
+_NAMESERVERS = {
+    # Nothing listens there, so a look-up fails at once instead of after two time-outs of five seconds.
+    "restricted": "127.0.0.1",
+    # QEMU's DNS forwarder (qemu(1), -netdev user).
+    "user": "10.0.2.3",
+}
+_HOSTS_OF_EVERY_GUEST = "127.0.0.1 localhost\n127.0.1.1 vmrunner\n::1 localhost ip6-localhost ip6-loopback\n"
+# Paths that a guest needs as they are: nothing may be laid over them or over a directory that holds them.
+_KEPT_FREE = (
+    "/bin",
+    "/boot",
+    "/dev",
+    "/etc",
+    "/lib",
+    "/lib64",
+    "/proc",
+    "/run",
+    "/sbin",
+    "/sys",
+    "/usr",
+    "/var/lib/cargo-nextest",
+)
+_NOT_ITSELF = ("/", "/home", "/opt", "/root", "/srv", "/tmp", "/var", "/mnt", "/media", "/nix", "/nix/store")  # noqa: S108 -- names in the guest
+REMAPPED_WORKSPACE = STATE / "workspace"
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """A directory of the `in` share laid, writable, over `mountpoint`; what is written goes to the guest's disk."""
+
+    name: str
+    lower: PurePosixPath
+    mountpoint: PurePosixPath
+
+
+@dataclass(frozen=True)
+class GuestLayout:
+    """Where workspace and target directory appear in the guest, and whether that is where they were compiled.
+
+    `build` is cargo's build directory where the project keeps it apart from the target directory; the archive holds
+    both as one, so it is the same directory seen at a second place.
+    """
+
+    workspace: PurePosixPath
+    target: PurePosixPath
+    remapped: bool
+    build: PurePosixPath | None = None
+
+    @property
+    def overlays(self) -> tuple[Overlay, ...]:
+        """What to lay where, in the order in which it must be mounted."""
+        return (
+            Overlay("workspace", IN / SOURCES, self.workspace),
+            Overlay("target", IN / TARGET, self.target),
+        )
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run as the guest sees it.
+
+    `store_bind` is a directory of the workspace that JUnit reports go to instead of the one that vmrunner asks for,
+    because the repository's own nextest configuration says so.
+    """
+
+    layout: GuestLayout
+    command: tuple[str, ...]
+    network: str
+    hosts: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    store_bind: PurePosixPath | None = None
+
+
+def layout_for(workspace: Path, target: Path, build: Path | None = None) -> GuestLayout:
+    """The archive's own paths where the guest can have them, else a workspace of our own to which nextest remaps."""
+    apart = build if build != target else None
+    if all(_can_be_had(path) for path in (workspace, target, apart) if path):
+        return GuestLayout(
+            PurePosixPath(workspace),
+            PurePosixPath(target),
+            remapped=False,
+            build=PurePosixPath(apart) if apart else None,
+        )
+    return GuestLayout(REMAPPED_WORKSPACE, REMAPPED_WORKSPACE / "target", remapped=True)
+
+
+def render_job(job: Job) -> dict[str, str]:
+    """The text files of the `in` share, by name."""
+    return {
+        RUN_SCRIPT: render_script(job),
+        MOUNTS: render_mounts(job),
+        HOSTS: render_hosts(job.hosts),
+        RESOLV_CONF: f"nameserver {_NAMESERVERS[job.network]}\noptions edns0 trust-ad\n",
+    }
+
+
+def render_hosts(hosts: Mapping[str, Sequence[str]]) -> str:
+    """/etc/hosts for the time of the run: the guest's own lines, then the project's."""
+    return _HOSTS_OF_EVERY_GUEST + "".join(
+        f"{address} {' '.join(names)}\n" for address, names in hosts.items()
+    )
+
+
+def render_mounts(job: Job) -> str:
+    """An fstab(5) for one `mount --all`: every process more costs 50 to 100 ms under TCG."""
+    lines = [
+        f"{IN / HOSTS} /etc/hosts none bind 0 0",
+        f"{IN / RESOLV_CONF} /etc/resolv.conf none bind 0 0",
+    ]
+    for overlay in job.layout.overlays:
+        upper, work = _upper(overlay), _work(overlay)
+        lines.append(
+            f"{overlay.name} {_fstab_path(overlay.mountpoint)} overlay"
+            f" X-mount.mkdir,lowerdir={overlay.lower},upperdir={upper},workdir={work} 0 0"
+        )
+    if job.layout.build:
+        lines.append(
+            f"{_fstab_path(job.layout.target)} {_fstab_path(job.layout.build)} none X-mount.mkdir,bind 0 0"
+        )
+    if job.store_bind:
+        lines.append(f"{OUT / STORE} {_fstab_path(job.store_bind)} none X-mount.mkdir,bind 0 0")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def render_script(job: Job) -> str:
+    """The script that the unit runs. It ends by becoming nextest, so that the unit's exit status is nextest's.
+
+    A failure before that ends it with a code that nextest does not have, and without the mark file.
+    """
+    directories = [str(path) for overlay in job.layout.overlays for path in (_upper(overlay), _work(overlay))]
+    exports = [f"export {name}={shlex.quote(value)}" for name, value in job.environment.items()]
+    return "\n".join(
+        [
+            "# Made by vmrunner for one run.",
+            f"exec >>{OUT / STDOUT_LOG} 2>>{OUT / NEXTEST_LOG} </dev/null || exit 200",
+            f"mkdir -p {shlex.join(directories)} || exit 201",
+            f"mount --all --fstab {IN / MOUNTS} || exit 202",
+            f"cd {shlex.quote(str(job.layout.workspace))} || exit 203",
+            "export VMRUNNER=1 CARGO_TERM_PROGRESS_WHEN=never",
+            *exports,
+            f": >{OUT / STARTED_MARK} || exit 204",
+            f"exec {shlex.join(job.command)}",
+            "",
+        ]
+    )
+
+
+def _can_be_had(path: Path) -> bool:
+    text = str(path)
+    if not path.is_absolute() or text in _NOT_ITSELF or ".." in path.parts:
+        return False
+    if any(char in text for char in "\n\r\0"):
+        return False
+    return not any(
+        path == Path(kept) or path.is_relative_to(kept) or Path(kept).is_relative_to(path)
+        for kept in _KEPT_FREE
+    )
+
+
+def _upper(overlay: Overlay) -> PurePosixPath:
+    return STATE / "overlays" / overlay.name / "upper"
+
+
+def _work(overlay: Overlay) -> PurePosixPath:
+    return STATE / "overlays" / overlay.name / "work"
+
+
+def _fstab_path(path: PurePosixPath) -> str:
+    """Escape what separates fields in fstab(5)."""
+    return str(path).replace("\\", "\\134").replace(" ", "\\040").replace("\t", "\\011")

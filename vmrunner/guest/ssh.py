@@ -1,0 +1,223 @@
+"""SSH into a guest: a connection that notices when the machine dies, and commands that can be polled.
+
+paramiko's blocking calls have no deadline of their own in places (a channel request waits for ever), so each runs on a
+worker thread while the caller's thread watches the deadline and the machine.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import io
+import logging
+import shlex
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import paramiko
+
+from vmrunner.errors import BootTimeout, GuestError
+from vmrunner.guest.banner import open_answering_socket
+from vmrunner.guest.key import LoginKey
+from vmrunner.host.deadline import Deadline
+
+log = logging.getLogger(__name__)
+logging.getLogger("paramiko").setLevel(logging.CRITICAL)
+_T = TypeVar("_T")
+
+_POLL_SECONDS = 0.02
+_OUTPUT_LIMIT = 1 << 20
+# The cheapest key exchange there is; under TCG it is a third of a login (measured).
+_KEY_EXCHANGES = ("curve25519-sha256@libssh.org", "curve25519-sha256")
+
+
+class ConnectionLost(Exception):
+    """The SSH connection broke; the machine may well be alive, so it can be made again."""
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where a guest's sshd is reached, whose host key it must show, and what opens it."""
+
+    port: int
+    host_key: str
+    login_key: LoginKey
+    user: str = "root"
+
+
+@dataclass(frozen=True)
+class Completed:
+    """A finished remote command."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+class RemoteCommand:
+    """A command under way in the guest."""
+
+    def __init__(self, channel: paramiko.Channel) -> None:
+        self._channel = channel
+        self._stdout = bytearray()
+        self._stderr = bytearray()
+
+    def poll(self) -> Completed | None:
+        """Take what has arrived; the result where the command has ended. Raises ConnectionLost.
+
+        sshd may send the exit status before the last output, so the end of the output is waited for too.
+        """
+        # Asked first: whatever came before the end of the connection is there to be read after this.
+        broken = self._channel.closed or not self._channel.get_transport().is_active()
+        self._drain()
+        if broken or (self._channel.eof_received and self._channel.exit_status_ready()):
+            return self._finish()
+        return None
+
+    def _finish(self) -> Completed:
+        self._drain()
+        code = self._channel.recv_exit_status() if self._channel.exit_status_ready() else -1
+        self._channel.close()
+        if code == -1:
+            raise ConnectionLost("the connection broke while a command ran")
+        return Completed(code, self._stdout.decode(errors="replace"), self._stderr.decode(errors="replace"))
+
+    def _drain(self) -> None:
+        while self._channel.recv_ready():
+            self._keep(self._stdout, self._channel.recv(65536))
+        while self._channel.recv_stderr_ready():
+            self._keep(self._stderr, self._channel.recv_stderr(65536))
+
+    @staticmethod
+    def _keep(buffer: bytearray, chunk: bytes) -> None:
+        buffer += chunk[: _OUTPUT_LIMIT - len(buffer)]
+
+
+class Guest:
+    """One guest, reached by SSH. `alive` raises the right error where the machine has died."""
+
+    def __init__(self, endpoint: Endpoint, *, alive: Callable[[], None]) -> None:
+        self._endpoint = endpoint
+        self._alive = alive
+        self._transport: paramiko.Transport | None = None
+        self._worker = concurrent.futures.ThreadPoolExecutor(1, "ssh")
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection that looks alive."""
+        return self._transport is not None and self._transport.is_active()
+
+    def connect(self, deadline: Deadline) -> None:
+        """Log in, trying until sshd answers.
+
+        Raises BootTimeout where the deadline passes, GuestError where sshd shows another host key than the image's or
+        does not take the key, and whatever `alive` raises where the machine dies.
+        """
+        self.disconnect()
+        last_seen = "nothing"
+        while not deadline.passed:
+            self._alive()
+            sock = open_answering_socket(self._endpoint.port, deadline=deadline, alive=self._alive)
+            if sock is None:
+                break
+            try:
+                self._transport = self._log_in(sock, deadline)
+            except (OSError, EOFError, paramiko.SSHException, ConnectionLost) as error:
+                if isinstance(error, paramiko.AuthenticationException):
+                    raise GuestError("the guest's sshd does not take this machine's login key") from error
+                last_seen = f"{type(error).__name__}: {error}"
+                log.debug("ssh: %s", last_seen)
+                sock.close()
+                deadline.pause(_POLL_SECONDS)
+            else:
+                return
+        raise BootTimeout(
+            "the guest did not answer over SSH in time", details=f"last seen on the SSH port: {last_seen}"
+        )
+
+    def execute(self, argv: Sequence[str], *, deadline: Deadline) -> Completed:
+        """Run a command to its end. Raises ConnectionLost where the connection breaks or the deadline passes."""
+        command = self.begin(argv, deadline=deadline)
+        while not deadline.passed:
+            self._alive()
+            done = command.poll()
+            if done:
+                return done
+            deadline.pause(_POLL_SECONDS)
+        raise ConnectionLost(f"`{argv[0]}` did not end in the guest in time")
+
+    def begin(self, argv: Sequence[str], *, deadline: Deadline) -> RemoteCommand:
+        """Start a command and return at once. Raises ConnectionLost."""
+        if self._transport is None:
+            raise ConnectionLost("there is no connection")
+        transport = self._transport
+        line = shlex.join(argv)
+        log.debug("ssh: %s", line)
+
+        def start() -> paramiko.Channel:
+            channel = transport.open_session(timeout=max(deadline.remaining, 0.1))
+            channel.exec_command(line)
+            return channel
+
+        try:
+            return RemoteCommand(self._watched(start, deadline))
+        except (OSError, EOFError, paramiko.SSHException) as error:
+            raise ConnectionLost(f"the guest did not take a command: {error}") from error
+
+    def disconnect(self) -> None:
+        """Drop the connection, if there is one."""
+        if self._transport:
+            self._transport.close()
+            self._transport = None
+
+    def close(self) -> None:
+        """Drop the connection for good."""
+        self.disconnect()
+        self._worker.shutdown(wait=False, cancel_futures=True)
+
+    def _log_in(self, sock: socket.socket, deadline: Deadline) -> paramiko.Transport:
+        transport = paramiko.Transport(sock)
+        transport.daemon = True
+        options = transport.get_security_options()
+        options.kex = tuple(name for name in _KEY_EXCHANGES if name in options.kex) or options.kex
+        options.key_types = ("ssh-ed25519",)
+        try:
+            self._watched(lambda: transport.start_client(timeout=max(deadline.remaining, 0.1)), deadline)
+            self._check_host_key(transport)
+            key = paramiko.Ed25519Key.from_private_key(io.StringIO(self._endpoint.login_key.private))
+            self._watched(lambda: transport.auth_publickey(self._endpoint.user, key), deadline)
+        except BaseException:
+            transport.close()
+            raise
+        return transport
+
+    def _check_host_key(self, transport: paramiko.Transport) -> None:
+        shown = f"ssh-ed25519 {transport.get_remote_server_key().get_base64()}"
+        if shown.split()[1] != self._endpoint.host_key.split()[1]:
+            raise GuestError(
+                "the SSH server that answered shows another host key than the image's",
+                hint="something else answers on this machine's port; nothing was sent to it",
+                details=f"expected: {self._endpoint.host_key}\nshown: {shown}",
+            )
+
+    def _watched(self, operation: Callable[[], _T], deadline: Deadline) -> _T:
+        """Run a blocking call on the worker thread; give up where the machine dies or the deadline passes."""
+        future = self._worker.submit(operation)
+        while True:
+            try:
+                return future.result(_POLL_SECONDS)
+            except concurrent.futures.TimeoutError:
+                try:
+                    self._alive()
+                    if deadline.passed:
+                        raise ConnectionLost("the guest did not answer over SSH in time") from None
+                except BaseException:
+                    self._abandon_worker()
+                    raise
+
+    def _abandon_worker(self) -> None:
+        """Leave the thread that hangs in paramiko to the closing of its socket, and work on with a new one."""
+        self.disconnect()
+        self._worker.shutdown(wait=False, cancel_futures=True)
+        self._worker = concurrent.futures.ThreadPoolExecutor(1, "ssh")

@@ -1,0 +1,84 @@
+"""The QEMU programs of this computer: where they are and which version they have."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from vmrunner.errors import CommandFailed, HostError, RunTimeout
+from vmrunner.host.deadline import Deadline
+from vmrunner.host.process import run_command
+
+MINIMUM_VERSION = (7, 2)
+"""The oldest QEMU vmrunner is tested with, that of Debian 12; socket netdevs without root came with it."""
+
+VERSION_SECONDS = 10.0
+"""How long `--version` may take: about 0.01 s when QEMU is in the page cache, 0.1 s when it is not."""
+
+_VERSION = re.compile(r"version (?P<text>\d+(?:\.\d+)+)")
+_DEBIAN_PACKAGES = {
+    "x86_64": "qemu-system-x86",
+    "i386": "qemu-system-x86",
+    "aarch64": "qemu-system-arm",
+    "riscv64": "qemu-system-misc",
+}
+
+
+@dataclass(frozen=True)
+class Qemu:
+    """A QEMU program. `version` is its number alone, such as `7.2.22`, without what the distribution adds."""
+
+    path: Path
+    version: str
+
+    @property
+    def version_tuple(self) -> tuple[int, ...]:
+        """The version for comparisons: `(7, 2, 22)`."""
+        return tuple(int(part) for part in self.version.split("."))
+
+
+def find_qemu(architecture: str = "x86_64") -> Qemu:
+    """The `qemu-system-ARCHITECTURE` on PATH.
+
+    Raises HostError where there is none, where it does not start, or where it is older than MINIMUM_VERSION.
+    """
+    package = _DEBIAN_PACKAGES.get(architecture, "qemu-system")
+    return _find(f"qemu-system-{architecture}", hint=f"sudo apt install {package}")
+
+
+def find_qemu_img() -> Qemu:
+    """The `qemu-img` on PATH; raises HostError as `find_qemu` does."""
+    return _find("qemu-img", hint="sudo apt install qemu-utils")
+
+
+def _find(program: str, *, hint: str) -> Qemu:
+    found = shutil.which(program)
+    if found is None:
+        raise HostError(f"`{program}` is not on PATH", hint=hint)
+    qemu = Qemu(Path(found), _version_of(found, hint=hint))
+    if qemu.version_tuple < MINIMUM_VERSION:
+        oldest = ".".join(map(str, MINIMUM_VERSION))
+        raise HostError(
+            f"`{found}` is version {qemu.version}, and vmrunner needs {oldest} or newer",
+            hint="install a newer QEMU (Debian 12, Ubuntu 24.04 and later have one) and put it first on PATH",
+        )
+    return qemu
+
+
+def _version_of(program: str, *, hint: str) -> str:
+    try:
+        result = run_command([program, "--version"], deadline=Deadline.after(VERSION_SECONDS))
+    except CommandFailed as error:
+        raise HostError(
+            f"`{program} --version` failed with exit code {error.code}", hint=hint, details=error.details
+        ) from error
+    except RunTimeout as error:
+        raise HostError(
+            f"`{program} --version` did not answer within {VERSION_SECONDS:g} s", hint=hint
+        ) from error
+    match = _VERSION.search(result.stdout)
+    if match is None:
+        raise HostError(f"`{program} --version` names no version", hint=hint, details=result.stdout.strip())
+    return match["text"]

@@ -1,0 +1,63 @@
+"""Tell from QEMU's events and its process whether a machine is still alive, and if not, what ended it."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from vmrunner.errors import BootError, GuestLost, GuestPanicked, VmrunnerError
+from vmrunner.machine.monitor import MachineEvent
+
+_SHUTDOWN_SENTENCES = {
+    "guest-shutdown": "the guest shut itself down",
+    "guest-reset": "the guest rebooted itself",
+    "guest-panic": "the guest's kernel panicked",
+    "host-signal": "QEMU was told to end by a signal from outside",
+    "host-qmp-quit": "QEMU was told to quit from outside",
+}
+
+
+@dataclass(frozen=True)
+class Demise:
+    """How a machine ended: a sentence, and whether it was a kernel panic."""
+
+    sentence: str
+    panicked: bool = False
+
+    def as_error(self, *, booting: bool, serial_tail: str) -> VmrunnerError:
+        """The error for it: a BootError while the guest was still coming up, a GuestError afterwards."""
+        details = f"last lines of the serial console:\n{serial_tail}" if serial_tail else None
+        if booting:
+            return BootError(f"{self.sentence} while it booted", details=details)
+        if self.panicked:
+            return GuestPanicked(
+                self.sentence, hint="a test crashed the guest's kernel; see the log", details=details
+            )
+        return GuestLost(
+            f"{self.sentence} in the middle of the run", hint="did a test do that?", details=details
+        )
+
+
+def demise_by_events(events: Iterable[MachineEvent]) -> Demise | None:
+    """What QEMU's events say about the machine's end; the first that says anything counts."""
+    for event in events:
+        if event.name == "GUEST_PANICKED":
+            return Demise("the guest's kernel panicked", panicked=True)
+        if event.name == "SHUTDOWN":
+            reason = str(event.data.get("reason", "unknown"))
+            sentence = _SHUTDOWN_SENTENCES.get(reason, f"the machine shut down ({reason})")
+            return Demise(sentence, panicked=reason == "guest-panic")
+        if event.name == "WATCHDOG":
+            return Demise("the guest hung and its watchdog fired")
+    return None
+
+
+def demise_by_exit(code: int) -> Demise:
+    """What the exit code of a QEMU that said nothing before means."""
+    if code < 0:
+        name = signal.Signals(-code).name if -code in set(signal.Signals) else str(-code)
+        return Demise(
+            f"QEMU was killed by {name}" + (" (out of memory on this host?)" if name == "SIGKILL" else "")
+        )
+    return Demise(f"QEMU ended with exit code {code}")

@@ -1,0 +1,186 @@
+"""One live machine: the QEMU process, its monitor, and the guest in it."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import logging
+import re
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from vmrunner.errors import BootError, BootTimeout, CommandFailed, HostError, ImageError
+from vmrunner.guest.key import LoginKey
+from vmrunner.guest.ssh import Endpoint, Guest
+from vmrunner.host.deadline import Deadline
+from vmrunner.host.process import run_command
+from vmrunner.host.signals import shielded
+from vmrunner.machine.arguments import GUEST_SSH_PORT, NETDEV_ID, qemu_arguments
+from vmrunner.machine.health import Demise, demise_by_events, demise_by_exit
+from vmrunner.machine.monitor import CommandRefused, Monitor, MonitorLost, open_monitor
+from vmrunner.machine.plan import MachinePlan, RootDisk
+from vmrunner.machine.qemu_process import QemuProcess, start_qemu, tail
+
+log = logging.getLogger(__name__)
+
+_QMP_SECONDS = 20.0
+_LAST_EVENTS_SECONDS = 0.5
+# A kernel panic with its call trace takes about 30.
+_SERIAL_LINES = 40
+# Budgets of the stop ladder: QMP `quit`, SIGTERM; SIGKILL needs none.
+_QUIT_SECONDS = 2.0
+_TERMINATE_SECONDS = 2.0
+
+
+class MachineState(enum.Enum):
+    """Where a machine is in its life."""
+
+    STARTED = "started"
+    READY = "ready"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True)
+class MachineAccess:
+    """What it takes to get into the guest: the host key its image was built with, the login key it is given."""
+
+    host_key: str
+    login_key: LoginKey
+
+
+class Machine:
+    """A running QEMU with its guest. Made by `open_machine`."""
+
+    def __init__(
+        self, plan: MachinePlan, process: QemuProcess, monitor: Monitor, access: MachineAccess
+    ) -> None:
+        self.plan = plan
+        self.state = MachineState.STARTED
+        self._process = process
+        self._monitor = monitor
+        self.ssh_port = _read_forwarded_port(monitor)
+        self.guest = Guest(Endpoint(self.ssh_port, access.host_key, access.login_key), alive=self.check_alive)
+
+    @property
+    def pid(self) -> int:
+        """QEMU's process id."""
+        return self._process.pid
+
+    def wait_ready(self, deadline: Deadline) -> None:
+        """Wait until the guest lets us log in.
+
+        Raises BootTimeout with the end of the serial log, BootError where the machine died on the way.
+        """
+        try:
+            self.guest.connect(deadline)
+        except BootTimeout as error:
+            raise BootTimeout(
+                error.message,
+                hint="see the serial log; a slow host may need a longer `boot-timeout`",
+                details=f"{error.details}\nlast lines of the serial console:\n{self.serial_tail()}",
+            ) from error
+        self.state = MachineState.READY
+
+    def check_alive(self) -> None:
+        """Raise the error that says what ended this machine, if anything did."""
+        demise = demise_by_events(self._monitor.events)
+        if demise is None and self._process.exit_code is not None:
+            demise = self._demise_of_exited()
+        if demise:
+            raise demise.as_error(booting=self.state is MachineState.STARTED, serial_tail=self.serial_tail())
+
+    def serial_tail(self) -> str:
+        """The last lines of the guest's console."""
+        return tail(self.plan.serial_log, lines=_SERIAL_LINES)
+
+    def stop(self) -> None:
+        """End the machine without asking the guest: QMP `quit`, then SIGTERM, then SIGKILL, each with a wait."""
+        if self.state is MachineState.STOPPED:
+            return
+        self.state = MachineState.STOPPED
+        self.guest.close()
+        with contextlib.suppress(MonitorLost, CommandRefused):
+            self._monitor.execute("quit", deadline=Deadline.after(_QUIT_SECONDS))
+        if not self._process.wait(_QUIT_SECONDS):
+            log.debug("QEMU did not quit in %s s", _QUIT_SECONDS)
+            self._process.terminate(_TERMINATE_SECONDS)
+
+    def _demise_of_exited(self) -> Demise:
+        """The process is gone, but its last events may still be on their way to us."""
+        patience = Deadline.after(_LAST_EVENTS_SECONDS)
+        while patience.pause(0.02):
+            demise = demise_by_events(self._monitor.events)
+            if demise:
+                return demise
+        return demise_by_exit(self._process.exit_code or 0)
+
+
+@contextmanager
+def open_machine(
+    plan: MachinePlan, *, access: MachineAccess, qemu_log: Path, deadline: Deadline
+) -> Iterator[Machine]:
+    """Make the overlay, start QEMU and negotiate QMP; the machine is stopped when the block ends, however it ends.
+
+    Raises QemuExited with QEMU's own words, ImageError where the overlay cannot be made.
+    """
+    make_overlay(plan.disk, qemu_img=plan.qemu.with_name("qemu-img"), deadline=deadline)
+    ours, theirs = socket.socketpair()
+    with ExitStack() as stack:
+        stack.callback(ours.close)
+        with theirs:
+            arguments = qemu_arguments(plan, monitor_fd=theirs.fileno())
+            process = start_qemu(arguments, monitor_end=theirs, log_path=qemu_log)
+        stack.callback(process.terminate, _TERMINATE_SECONDS)
+        try:
+            monitor = stack.enter_context(open_monitor(ours, deadline=deadline.within(_QMP_SECONDS)))
+            machine = Machine(plan, process, monitor, access)
+        except (MonitorLost, CommandRefused) as error:
+            if process.wait(1):
+                raise process.exited_error("before the machine started") from error
+            raise BootError(
+                f"QEMU does not answer on its monitor: {error}", details=tail(qemu_log)
+            ) from error
+        try:
+            yield machine
+        finally:
+            with shielded():
+                machine.stop()
+
+
+def make_overlay(disk: RootDisk, *, qemu_img: Path, deadline: Deadline) -> None:
+    """Make the qcow2 overlay that takes all the machine writes."""
+    argv: list[str | Path] = [
+        qemu_img, "create", "-q", "-f", "qcow2",
+        "-b", disk.backing_file, "-F", disk.backing_format,
+        disk.overlay, str(int(disk.size)),
+    ]  # fmt: skip
+    try:
+        run_command(argv, deadline=deadline.within(60))
+    except CommandFailed as error:
+        raise ImageError(
+            f"the machine's disk could not be made over {disk.backing_file}",
+            hint="is the disk full?",
+            details=error.details,
+        ) from error
+    disk.overlay.chmod(0o600)
+
+
+def _read_forwarded_port(monitor: Monitor) -> int:
+    """The loopback port that QEMU chose for sshd.
+
+    `info usernet` exists in the human monitor only (QEMU 7.2 to 10); QEMU's own tests read it the same way.
+    """
+    text = monitor.human("info usernet", deadline=Deadline.after(_QMP_SECONDS)).replace("\r", "")
+    block = re.search(rf"\({NETDEV_ID}\):\n(.*)", text, re.DOTALL)
+    pattern = rf"TCP\[HOST_FORWARD\]\s+\d+\s+\S+\s+(\d+)\s+\S+\s+{GUEST_SSH_PORT}\b"
+    match = re.search(pattern, block[1]) if block else None
+    if match is None:
+        raise HostError(
+            "QEMU's user network has no forward to the guest's SSH port",
+            hint="this QEMU may be built without slirp; `vmrunner doctor` checks it",
+            details=text,
+        )
+    return int(match[1])

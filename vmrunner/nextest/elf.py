@@ -1,0 +1,82 @@
+"""What a program needs from the system that runs it, read from its ELF file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_MAGIC = b"\x7fELF"
+_MACHINES = {
+    "EM_X86_64": "x86_64",
+    "EM_AARCH64": "aarch64",
+    "EM_386": "i686",
+    "EM_RISCV": "riscv64",
+    "EM_ARM": "armv7l",
+    "EM_PPC64": "ppc64le",
+    "EM_S390": "s390x",
+}
+_GLIBC = re.compile(r"GLIBC_(\d+(?:\.\d+)+)")
+_RELATIVE_RELOCATIONS = "GLIBC_ABI_DT_RELR"
+"""A version that glibc has since 2.36 (its NEWS); the linker asks for it with `-z pack-relative-relocs`."""
+_WEAK = 0x2
+"""VER_FLG_WEAK (elf.h): the dynamic loader only warns where such a version is missing."""
+
+
+@dataclass(frozen=True)
+class ElfNeeds:
+    """What one program or library needs: the processor, its dynamic loader, the newest glibc it names.
+
+    `interpreter` and `glibc` are None for a static program.
+    """
+
+    architecture: str
+    interpreter: str | None
+    glibc: str | None
+
+
+def version_key(version: str) -> tuple[int, ...]:
+    """`2.36` as (2, 36), so that versions compare by number."""
+    return tuple(int(part) for part in version.split("."))
+
+
+def read_elf(path: Path) -> ElfNeeds | None:
+    """What the file at `path` needs, or None where it is not an ELF file, or a damaged one."""
+    # 40 ms, and only needed where an archive is looked at for the first time.
+    from elftools.common.exceptions import ELFError
+    from elftools.elf.elffile import ELFFile
+    from elftools.elf.segments import InterpSegment
+
+    with path.open("rb") as file:
+        if file.read(len(_MAGIC)) != _MAGIC:
+            return None
+        file.seek(0)
+        try:
+            elf = ELFFile(file)
+            interpreters = (
+                segment.get_interp_name()
+                for segment in elf.iter_segments()
+                if isinstance(segment, InterpSegment)
+            )
+            return ElfNeeds(
+                _MACHINES.get(elf["e_machine"], str(elf["e_machine"])),
+                next(interpreters, None),
+                max(_glibc_versions(elf), key=version_key, default=None),
+            )
+        except (ELFError, ValueError, KeyError, UnicodeDecodeError):
+            return None
+
+
+def _glibc_versions(elf: Any) -> Iterator[str]:  # noqa: ANN401 -- pyelftools has no types
+    section = elf.get_section_by_name(".gnu.version_r")
+    for _, versions in section.iter_versions() if section else ():
+        for version in versions:
+            match = _GLIBC.fullmatch(version.name)
+            if version["vna_flags"] & _WEAK:
+                continue
+            if match:
+                yield match[1]
+            elif version.name == _RELATIVE_RELOCATIONS:
+                yield "2.36"

@@ -1,0 +1,93 @@
+"""nextest's JUnit report -> cases. The report comes from a guest, so nothing in it or around it is trusted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Literal, cast
+from xml.etree.ElementTree import ParseError
+
+from vmrunner.errors import UnitFailed
+from vmrunner.host.untrusted import copy_regular, read_regular
+
+if TYPE_CHECKING:
+    from junitparser.junitparser import Element
+    from junitparser.xunit2 import TestCase
+
+LIMIT_BYTES = 256 * 2**20
+"""More than any report that a person would look at."""
+
+WHAT = "the JUnit report"
+
+Outcome = Literal["passed", "failed", "flaky"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One test that ran. Skipped and never started tests are not in the report.
+
+    `binary` is nextest's binary id, `attempts` the number of tries. `reason` says how the test failed, if it did
+    ("test failure with exit code 101", "test timeout"), `message` is the first line of that failure. `seconds` and
+    `output` (standard output, then standard error) are of the try that nextest leads with: the last one of a test
+    that passed, the first one of a test that failed at every try.
+    """
+
+    binary: str
+    name: str
+    outcome: Outcome
+    seconds: float
+    attempts: int = 1
+    reason: str = ""
+    message: str = ""
+    output: str = ""
+
+
+def read_cases(share: Path, relative: PurePath, *, limit_bytes: int = LIMIT_BYTES) -> tuple[Case, ...]:
+    """The cases in the report `relative` below the directory `share` that a guest can write.
+
+    Raises FileNotFoundError where there is none, and UnitFailed where it is a link or no file, too large, or not
+    nextest's JUnit.
+    """
+    return parse_cases(read_regular(share, relative, limit=limit_bytes, what=WHAT))
+
+
+def copy_report(
+    share: Path, relative: PurePath, destination: Path, *, limit_bytes: int = LIMIT_BYTES
+) -> None:
+    """Copy the report out of the guest's reach; raises as `read_cases` does where it cannot be read."""
+    copy_regular(share, relative, destination, limit=limit_bytes, what=WHAT)
+
+
+def parse_cases(document: bytes) -> tuple[Case, ...]:
+    """The cases in a JUnit document; raises UnitFailed where it is none."""
+    # These cost 55 ms together, and only a finished run needs them.
+    from defusedxml import DefusedXmlException
+    from defusedxml.ElementTree import fromstring
+    from junitparser import JUnitXmlError
+    from junitparser.xunit2 import JUnitXml
+
+    try:
+        report = JUnitXml.fromroot(cast("Element", fromstring(document, forbid_dtd=True)))
+        return tuple(_case(cast("TestCase", case), suite.name) for suite in report for case in suite)
+    except (ParseError, DefusedXmlException, JUnitXmlError, ValueError, TypeError, AttributeError) as error:
+        raise UnitFailed(
+            f"{WHAT} is malformed: {error}",
+            hint="nextest may have been killed while it wrote; its log is in the run's directory",
+        ) from error
+
+
+def _case(case: TestCase, suite: str | None) -> Case:
+    failures = [result for result in case.result if type(result).__name__ in {"Failure", "Error"}]
+    flaky, rerun = list(case.flaky_failures()), list(case.rerun_failures())
+    outcome: Outcome = "failed" if failures else "flaky" if flaky else "passed"
+    told = (failures or flaky or [None])[-1]
+    return Case(
+        binary=suite or case.classname or "",
+        name=case.name or "",
+        outcome=outcome,
+        seconds=float(case.time or 0.0),
+        attempts=1 + len(flaky) + len(rerun),
+        reason=(told.type or "") if told is not None else "",
+        message=(told.message or "") if told is not None else "",
+        output="".join(text for text in (case.system_out, case.system_err) if text),
+    )

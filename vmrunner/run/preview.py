@@ -1,0 +1,53 @@
+"""What a run would be, without running it: the accelerator, the image, QEMU's argument list."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from vmrunner.config.model import Config
+from vmrunner.events import Emit
+from vmrunner.host.accelerator import Accelerator, choose_accelerator
+from vmrunner.host.deadline import Deadline
+from vmrunner.host.facts import read_facts
+from vmrunner.host.qemu import find_qemu
+from vmrunner.image.resolve import locate_image
+from vmrunner.machine.arguments import qemu_arguments
+from vmrunner.run.planning import Places, check_against_host, plan_machine
+
+_ROOM = Path("<run>")
+_PROBE_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Preview:
+    """A plan to look at. `arguments` has stand-ins in <...> for what exists only while a run lasts."""
+
+    accelerator: Accelerator
+    image_directory: Path
+    image_built: bool
+    arguments: list[str]
+
+
+def preview_run(config: Config, *, emit: Emit) -> Preview:
+    """Plan a run and stop there. Nothing is built: an image that is not there yet is described by its recipe.
+
+    Raises what a run would raise before it starts anything.
+    """
+    check_against_host(config, read_facts())
+    qemu = find_qemu()
+    accelerator = choose_accelerator(
+        config.accel, config.cpu_model, qemu=qemu, emit=emit, deadline=Deadline.after(_PROBE_SECONDS)
+    )
+    located = locate_image(str(config.image), packages=config.packages, emit=emit)
+    plan = plan_machine(
+        config,
+        image=located.image,
+        qemu=qemu,
+        accelerator=accelerator,
+        places=Places("<run>", _ROOM / "overlay.qcow2", _ROOM / "in", _ROOM / "out", _ROOM / "serial.log"),
+        authorized_key="<login key>",
+    )
+    return Preview(
+        accelerator, located.image.directory, located.built, qemu_arguments(plan, monitor_fd="<monitor>")
+    )

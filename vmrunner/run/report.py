@@ -1,0 +1,131 @@
+"""The report of one run, as the design fixes it: one JSON document, the same on stdout and in report.json."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from vmrunner.errors import VmrunnerError, exit_code_of
+from vmrunner.events import PhaseFinished
+from vmrunner.machine.plan import MachinePlan
+from vmrunner.nextest import exit_codes
+from vmrunner.nextest.junit import Case
+from vmrunner.nextest.summary import Summary
+from vmrunner.run.directory import RunDirectory
+
+Outcome = Literal["passed", "failed", "no-tests", "error"]
+_REPORTED_PHASES = ("image", "archive", "stage", "start", "connect", "mount", "unit", "collect", "stop")
+
+
+@dataclass(frozen=True)
+class MachineFacts:
+    """What the tests ran on, for the report."""
+
+    plan: MachinePlan
+    image: str
+    qemu_version: str
+    accelerator_reason: str
+
+
+@dataclass
+class Report:
+    """What came of a run. Filled while it goes on, so that a run that breaks has a report too."""
+
+    run: RunDirectory
+    exit_code: int | None = None
+    error: VmrunnerError | None = None
+    interrupted: bool = False
+    cases: Sequence[Case] = ()
+    summary: Summary | None = None
+    machine: MachineFacts | None = None
+    phases: Sequence[PhaseFinished] = field(default_factory=list)
+    has_junit: bool = False
+
+    @property
+    def outcome(self) -> Outcome:
+        """The run in one word; `error` means that nothing can be said about the tests."""
+        if self.error or self.interrupted or self.exit_code is None:
+            return "error"
+        if self.exit_code == exit_codes.OK:
+            return "passed"
+        if self.exit_code == exit_codes.NO_TESTS_RUN:
+            return "no-tests"
+        return "failed"
+
+    @property
+    def boot_seconds(self) -> float | None:
+        """From the start of QEMU to the login over SSH; None where it did not come to that."""
+        seconds = {item.name: item.seconds for item in self.phases if not item.failed}
+        return (
+            round(seconds["start"] + seconds["connect"], 3) if {"start", "connect"} <= set(seconds) else None
+        )
+
+    def counts(self) -> dict[str, int]:
+        """Tests by outcome. nextest's own summary line counts best; without one, its JUnit cases are counted."""
+        if self.summary:
+            return {
+                "passed": self.summary.passed,
+                "failed": self.summary.failed,
+                "skipped": self.summary.skipped,
+                "flaky": self.summary.flaky,
+            }
+        outcomes = [case.outcome for case in self.cases]
+        flaky = outcomes.count("flaky")
+        return {
+            "passed": outcomes.count("passed") + flaky,
+            "failed": outcomes.count("failed"),
+            "skipped": 0,
+            "flaky": flaky,
+        }
+
+    def as_json(self) -> dict[str, Any]:
+        """The document."""
+        return {
+            "outcome": self.outcome,
+            "exit_code": self.exit_code,
+            "tests": self.counts(),
+            "cases": [
+                {"binary": case.binary, "name": case.name, "outcome": case.outcome, "seconds": case.seconds}
+                for case in self.cases
+            ],
+            "nextest_seconds": self.summary.seconds if self.summary else None,
+            "start": "booted",
+            "boot_seconds": self.boot_seconds,
+            "phases": [
+                {"name": item.name, "seconds": round(item.seconds, 3)}
+                for item in self.phases
+                if item.name in _REPORTED_PHASES
+            ],
+            "machine": _machine_json(self.machine) if self.machine else None,
+            "artifacts": {
+                "junit": str(self.run.junit) if self.has_junit else None,
+                "log": str(self.run.nextest_log),
+                "serial": str(self.run.serial_log),
+                "directory": str(self.run.path),
+            },
+            "error": _error_json(self.error) if self.error else None,
+        }
+
+
+def _machine_json(facts: MachineFacts) -> dict[str, Any]:
+    return {
+        "name": facts.plan.name,
+        "accelerator": facts.plan.accelerator,
+        "accelerator_reason": facts.accelerator_reason,
+        "cpu_model": facts.plan.cpu_model,
+        "cpus": facts.plan.cpus,
+        "memory": int(facts.plan.memory),
+        "image": facts.image,
+        "qemu": facts.qemu_version,
+    }
+
+
+def _error_json(error: VmrunnerError) -> dict[str, Any]:
+    return {
+        "kind": type(error).__name__,
+        "exit_code": exit_code_of(error),
+        "message": error.message,
+        "hint": error.hint,
+        "details": error.details,
+    }
