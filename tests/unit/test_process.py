@@ -210,7 +210,7 @@ def test_ctrl_c_ends_the_child(tmp_path: Path) -> None:
 
 
 def test_child_is_out_of_reach_of_the_terminals_ctrl_c() -> None:
-    result = run_command(shell("ps -o sid= -p $$"), deadline=soon())
+    result = run_command([sys.executable, "-c", "import os; print(os.getsid(0))"], deadline=soon())
     assert int(result.stdout) != os.getsid(0)
 
 

@@ -552,3 +552,13 @@ def test_across_file_systems_a_link_becomes_a_copy(tmp_path: Path) -> None:
         assert target.read_text() == "x"
     finally:
         target.unlink(missing_ok=True)
+
+
+def test_a_git_hooks_environment_does_not_mislead(
+    repository: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository.write("kept")
+    repository.commit()
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "elsewhere"))
+    monkeypatch.setenv("GIT_INDEX_FILE", str(tmp_path / "no-index"))
+    assert repository.names() == ["kept"]

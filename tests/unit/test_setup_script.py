@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 REAL = ("bash", "cat", "dirname", "env", "flock", "rm", "sed", "sha256sum", "touch", "true")
-SYSTEM_PROGRAMS = ("qemu-system-x86_64", "qemu-img", "setpriv", "mmdebstrap", "fakeroot", "mke2fs", "tar")
+SYSTEM_PROGRAMS = ("qemu-system-x86_64", "qemu-img", "setpriv", "mmdebstrap", "mke2fs", "tar")
 
 FAKE_PYTHON = """\
 #!/bin/sh
@@ -196,11 +196,11 @@ def test_root_installs_what_is_missing_without_asking(computer: Computer) -> Non
 def test_a_user_with_sudo_installs_what_is_missing_without_asking(
     computer: Computer, ordinary: tuple[str, ...]
 ) -> None:
-    computer.lacks("fakeroot", "newuidmap")
+    computer.lacks("mmdebstrap", "newuidmap")
     computer.has("sudo", WITHOUT_PASSWORD)
     done = computer.setup(prefix=ordinary)
     assert done.returncode == 0, done.stderr
-    assert apt_calls(computer)[1].endswith("fakeroot uidmap")
+    assert apt_calls(computer)[1].endswith("mmdebstrap uidmap")
 
 
 @pytest.mark.parametrize("sudo", [FAILS, None], ids=["with a password", "without sudo"])
@@ -227,7 +227,7 @@ def test_another_distribution_gets_the_list(computer: Computer) -> None:
 
 
 def test_apt_that_fails_ends_it(computer: Computer, ordinary: tuple[str, ...]) -> None:
-    computer.lacks("fakeroot")
+    computer.lacks("mmdebstrap")
     computer.has("sudo", WITHOUT_PASSWORD)
     computer.has("apt-get", FAILS)
     done = computer.setup(prefix=ordinary)

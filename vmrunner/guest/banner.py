@@ -13,8 +13,9 @@ from collections.abc import Callable
 
 from vmrunner.host.deadline import Deadline
 
-_NEW_ATTEMPT_SECONDS = 0.4
-_ATTEMPTS_OPEN = 6
+_SHORTEST_INTERVAL_SECONDS = 0.4
+_LONGEST_INTERVAL_SECONDS = 5.0
+_ATTEMPTS_OPEN = 8
 _PEEK = b"SSH-"
 
 
@@ -23,18 +24,25 @@ def open_answering_socket(
 ) -> socket.socket | None:
     """A loopback connection on which a banner is waiting to be read, or None where the deadline passed.
 
-    A first packet that the booting guest missed is sent again only after seconds, so a fresh connection is tried
-    every 0.4 s while the older ones stay open.
+    A first packet that the booting guest missed is sent again only after seconds, so fresh connections are tried while
+    the older ones stay open. Each that reaches sshd costs the guest a process, so they come ever more slowly, until the
+    guest refuses one: then its kernel is up, sshd is about to be, and the attempts are quick again.
     """
     pending: list[socket.socket] = []
     winner = None
+    interval = _SHORTEST_INTERVAL_SECONDS
     try:
         while winner is None and not deadline.passed:
             alive()
             if len(pending) >= _ATTEMPTS_OPEN:
                 pending.pop(0).close()
             _attempt(port, pending)
-            winner = _first_with_banner(pending, deadline.within(_NEW_ATTEMPT_SECONDS), alive)
+            opened = len(pending)
+            winner = _first_with_banner(pending, deadline.within(interval), alive)
+            refused = len(pending) < opened
+            interval = (
+                _SHORTEST_INTERVAL_SECONDS if refused else min(interval * 1.5, _LONGEST_INTERVAL_SECONDS)
+            )
     finally:
         for sock in pending:
             if sock is not winner:

@@ -54,7 +54,7 @@ _PACKAGE_LIST: Final = "packages.txt"
 _NO_KEY_YET: Final = "ssh-ed25519 AAAA"
 _UNPACK: Final = ("--extract", "--preserve-permissions", "--no-same-owner")
 _LABEL: Final = "vmrunner-root"
-PHASE: Final = "image"
+PHASE: Final = "build"
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from vmrunner.machine.qemu_process import tail
 from vmrunner.nextest import exit_codes
 from vmrunner.nextest.archive import make_archive
 from vmrunner.nextest.arguments import NextestArguments, require_prebuilt, split_arguments
-from vmrunner.nextest.extract import ExtractedArchive, extract_archive
+from vmrunner.nextest.extract import ExtractedArchive, extract_archive, prune_archives
 from vmrunner.nextest.junit import copy_report, parse_cases
 from vmrunner.nextest.preflight import check_archive
 from vmrunner.nextest.summary import parse_summary
@@ -108,6 +108,7 @@ def _run_into(report: Report, request: TestRequest, emit: Recorder) -> None:
     qemu = find_qemu()
     accelerator = choose_accelerator(config.accel, config.cpu_model, qemu=qemu, emit=emit, deadline=deadline)
     tool = find_nextest(deadline=deadline)
+    prune_archives(archives_dir(), deadline=deadline)
     with ExitStack() as stack:
         archive = config.archive or _build_archive(
             request, report.run, tool=tool, emit=emit, deadline=deadline

@@ -22,6 +22,12 @@ from vmrunner.host.deadline import Deadline
 from vmrunner.host.files import locked, remove_tree, write_atomically
 from vmrunner.host.process import run_command
 
+# A git hook that calls us has these set, and they would beat the directory that is asked about.
+_GIT = (
+    "env",
+    *(f"--unset={name}" for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX")),
+    "git",
+)
 _PROGRESS_EVERY = 200
 Fingerprint = tuple[int, int, int]
 
@@ -84,7 +90,7 @@ def _is_below(name: str, directories: set[str]) -> bool:
 def _in_git(directory: Path, deadline: Deadline) -> bool:
     try:
         result = run_command(
-            ["git", "-C", directory, "rev-parse", "--is-inside-work-tree"],
+            [*_GIT, "-C", directory, "rev-parse", "--is-inside-work-tree"],
             deadline=deadline.within(60),
             check=False,
         )
@@ -95,7 +101,7 @@ def _in_git(directory: Path, deadline: Deadline) -> bool:
 
 def _names_by_git(directory: Path, deadline: Deadline) -> Iterator[str]:
     argv: list[str | Path] = [
-        "git",
+        *_GIT,
         "-C",
         directory,
         "ls-files",
