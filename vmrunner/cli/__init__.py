@@ -20,7 +20,7 @@ from vmrunner.errors import EXIT_BUG, Interrupted, VmrunnerError, exit_code_of
 _VERBS = {
     "test": "Run a workspace's tests in a virtual machine.",
     "plan": "Show what would be run: the settings and QEMU's argument list.",
-    "image": "Build, list, show, verify and prune images.",
+    "image": "Build, list, show and prune images.",
     "doctor": "Check this computer, and say what to do about what is missing.",
     "schema": "Print the JSON Schema of vmrunner.yaml.",
     "completion": "Print the completion script for a shell.",
