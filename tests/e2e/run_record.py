@@ -69,5 +69,5 @@ def assert_broke_with(run: RunRecord, kind: str, code: int) -> None:
     """The run ended with an error of that kind, and says so in its report."""
     report = run.report
     assert report["outcome"] == "error"
-    assert report["exit_code"] is None
+    assert report["exit_code"] == code
     assert (report["error"]["kind"], report["error"]["exit_code"]) == (kind, code)

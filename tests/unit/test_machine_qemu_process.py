@@ -18,7 +18,8 @@ import pytest
 
 from vmrunner.errors import HostError, exit_code_of
 from vmrunner.host.deadline import Deadline
-from vmrunner.machine.qemu_process import QemuProcess, start_qemu, tail
+from vmrunner.host.log_end import tail
+from vmrunner.machine.qemu_process import QemuProcess, start_qemu
 
 
 @contextlib.contextmanager
@@ -174,24 +175,3 @@ def test_without_setpriv_nothing_is_started(tmp_path: Path, monkeypatch: pytest.
         pass
     assert caught.value.hint == "install util-linux"
     assert not (tmp_path / "qemu.log").exists()
-
-
-def test_tail_takes_the_last_lines(tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    log.write_text("".join(f"line {number}\n" for number in range(5000)))
-    assert tail(log, lines=2) == "line 4998\nline 4999"
-    assert len(tail(log).splitlines()) == 20
-
-
-def test_tail_leaves_out_what_a_terminal_would_act_on(tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    log.write_bytes(b"\x1b[2J\x1b[31mred\x1b[0m\x07\x00\t\xc3\xbc\x9b1m\xff\r\nnext\x7f\n")
-    text = tail(log)
-    assert all(char in "\n\t" or char.isprintable() for char in text)
-    assert text == "[2J[31mred[0m\tü\ufffd1m\ufffd\nnext"
-
-
-def test_tail_of_nothing_is_empty(tmp_path: Path) -> None:
-    assert tail(tmp_path / "none") == ""
-    (tmp_path / "empty").touch()
-    assert tail(tmp_path / "empty") == ""

@@ -97,7 +97,7 @@ def test_an_error_is_told_with_its_exit_code() -> None:
     error = GuestLost("the guest rebooted itself", hint="did a test do that?", details="tail")
     document = Report(RUN, error=error).as_json()
     assert document["outcome"] == "error"
-    assert document["exit_code"] is None
+    assert document["exit_code"] == 23
     assert document["machine"] is None
     assert document["error"] == {
         "kind": "GuestLost",

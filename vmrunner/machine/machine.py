@@ -16,13 +16,14 @@ from vmrunner.errors import BootError, BootTimeout, CommandFailed, HostError, Im
 from vmrunner.guest.key import LoginKey
 from vmrunner.guest.ssh import Endpoint, Guest
 from vmrunner.host.deadline import Deadline
+from vmrunner.host.log_end import tail
 from vmrunner.host.process import run_command
 from vmrunner.host.signals import shielded
 from vmrunner.machine.arguments import GUEST_SSH_PORT, NETDEV_ID, qemu_arguments
 from vmrunner.machine.health import Demise, demise_by_events, demise_by_exit
 from vmrunner.machine.monitor import CommandRefused, Monitor, MonitorLost, open_monitor
 from vmrunner.machine.plan import MachinePlan, RootDisk
-from vmrunner.machine.qemu_process import QemuProcess, start_qemu, tail
+from vmrunner.machine.qemu_process import QemuProcess, start_qemu
 
 log = logging.getLogger(__name__)
 

@@ -11,11 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vmrunner.errors import HostError, QemuExited
+from vmrunner.host.log_end import tail
 from vmrunner.host.process import stop_group
 
 log = logging.getLogger(__name__)
-
-_TAIL_BYTES = 8192
 
 
 class QemuProcess:
@@ -89,18 +88,6 @@ def start_qemu(arguments: Sequence[str], *, monitor_end: socket.socket, log_path
             start_new_session=True,
         )
     return QemuProcess(child, arguments, log_path)
-
-
-def tail(path: Path, lines: int = 20) -> str:
-    """The last lines of a log, without what a terminal would act on; empty where there is none."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
-            text = file.read().decode(errors="replace")
-    except OSError:
-        return ""
-    clean = "".join(char for char in text if char in "\n\t" or char.isprintable())
-    return "\n".join(clean.splitlines()[-lines:])
 
 
 def _hint_for(said: str) -> str | None:

@@ -19,13 +19,13 @@ from vmrunner.host.accelerator import Accelerator, choose_accelerator
 from vmrunner.host.deadline import Deadline
 from vmrunner.host.facts import read_facts
 from vmrunner.host.files import write_atomically
+from vmrunner.host.log_end import read_end, tail
 from vmrunner.host.paths import archives_dir
 from vmrunner.host.qemu import Qemu, find_qemu
 from vmrunner.image.manifest import Image
 from vmrunner.image.resolve import resolve_image
 from vmrunner.image.store import hold
 from vmrunner.machine.machine import Machine, MachineAccess, open_machine
-from vmrunner.machine.qemu_process import tail
 from vmrunner.nextest import exit_codes
 from vmrunner.nextest.archive import make_archive
 from vmrunner.nextest.arguments import NextestArguments, require_prebuilt, split_arguments
@@ -47,7 +47,8 @@ JUNIT_LIMIT = 256 << 20
 """Bytes of a JUnit report that are read at most; it comes from the guest."""
 
 _COLLECT_SECONDS = 60.0
-_SUMMARY_LINES = 400
+# nextest lists failed tests, which may be many, behind its summary line.
+_SUMMARY_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,9 @@ def run_tests(request: TestRequest, *, emit: Emit) -> Report:
             _run_into(report, request, recorder)
         except VmrunnerError as error:
             report.error = _with_phase(error, recorder)
-        except Interrupted:
+        except Interrupted as signal:
             report.interrupted = True
+            report.exit_code = signal.exit_code
             raise
         finally:
             write_atomically(run.report, json.dumps(report.as_json(), indent=2))
@@ -234,7 +236,7 @@ def _run_unit(report: Report, machine: Machine, job: StagedJob, *, emit: Emit, d
 def _collect(report: Report, job: StagedJob) -> None:
     """Read the summary and the JUnit report. Raises UnitFailed where the report is not what a report is."""
     run = report.run
-    report.summary = parse_summary(tail(run.nextest_log, lines=_SUMMARY_LINES))
+    report.summary = parse_summary(read_end(run.nextest_log, size=_SUMMARY_BYTES))
     try:
         copy_report(run.out, job.junit, run.junit, limit_bytes=JUNIT_LIMIT)
     except FileNotFoundError:

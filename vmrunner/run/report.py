@@ -83,7 +83,7 @@ class Report:
         """The document."""
         return {
             "outcome": self.outcome,
-            "exit_code": self.exit_code,
+            "exit_code": exit_code_of(self.error) if self.error else self.exit_code,
             "tests": self.counts(),
             "cases": [
                 {"binary": case.binary, "name": case.name, "outcome": case.outcome, "seconds": case.seconds}
