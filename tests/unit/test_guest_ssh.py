@@ -173,7 +173,7 @@ def test_a_login_that_hangs_until_the_deadline_is_a_boot_timeout_too() -> None:
         began = time.monotonic()
         with pytest.raises(BootTimeout) as caught:
             guest.connect(soon(0.15))
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 5
         assert "ConnectionLost" in str(caught.value.details)
 
 
@@ -210,7 +210,7 @@ def test_a_machine_that_dies_while_a_command_runs_is_noticed() -> None:
         began = time.monotonic()
         with pytest.raises(GuestLost):
             guest.execute(["sleep", "60"], deadline=soon())
-        assert time.monotonic() - began < 0.5
+        assert time.monotonic() - began < 5
         guest.close()
 
 

@@ -92,7 +92,7 @@ def test_a_command_without_an_answer_ends_with_its_deadline() -> None:
         began = time.monotonic()
         with pytest.raises(MonitorLost, match="did not answer in time"):
             monitor.execute("cont", deadline=soon(0.1))
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 5
         assert monitor.execute("stop", deadline=soon()) == {}
 
 
@@ -121,7 +121,7 @@ def test_a_peer_that_never_answers_ends_with_the_deadline() -> None:
         began = time.monotonic()
         with pytest.raises(MonitorLost, match="in time"), open_monitor(ours, deadline=soon(0.1)):
             pass
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 5
 
 
 def test_no_thread_is_left() -> None:

@@ -124,7 +124,7 @@ def test_a_child_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
         wait_for_text(process.log_path, "ready")
         began = time.monotonic()
         process.terminate(0.1)
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 5
         assert process.exit_code == -signal.SIGKILL
 
 

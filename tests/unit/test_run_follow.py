@@ -130,7 +130,7 @@ def test_a_machine_that_dies_ends_the_run_at_once(run: RunDirectory) -> None:
         began = time.monotonic()
         with pytest.raises(GuestPanicked):
             follow(fake, run, events)
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 5
     assert output_of(events, "stderr") == b"last words\n"
 
 
