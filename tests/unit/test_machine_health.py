@@ -90,3 +90,22 @@ def test_a_run_that_was_under_way_gets_a_hint() -> None:
 def test_the_end_of_the_serial_log_is_in_the_details(booting: bool) -> None:
     error = Demise("x").as_error(booting=booting, serial_tail="Kernel panic - not syncing\n---[ end ]---")
     assert error.details == "last lines of the serial console:\nKernel panic - not syncing\n---[ end ]---"
+
+
+def test_a_long_panic_is_shown_from_its_beginning() -> None:
+    trace = "".join(f"[ 1.{number}]  frame {number}\n" for number in range(100))
+    console = f"before\n[ 1.0] Kernel panic - not syncing: sysrq triggered crash\n{trace}"
+    demise = demise_by_events([MachineEvent("GUEST_PANICKED", {})])
+    assert demise is not None
+    details = demise.as_error(booting=False, serial_tail=console).details
+    assert details is not None
+    assert details.splitlines()[1] == "[ 1.0] Kernel panic - not syncing: sysrq triggered crash"
+    assert len(details.splitlines()) == 41
+
+
+def test_of_a_long_console_the_end_is_shown() -> None:
+    demise = demise_by_events([MachineEvent("SHUTDOWN", {"reason": "guest-reset"})])
+    assert demise is not None
+    details = demise.as_error(booting=False, serial_tail="".join(f"{n}\n" for n in range(100))).details
+    assert details is not None
+    assert details.splitlines()[1:] == [str(n) for n in range(60, 100)]

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from vmrunner.errors import BootError, GuestLost, GuestPanicked, VmrunnerError
 from vmrunner.machine.monitor import MachineEvent
 
+_PANIC_LINE = "Kernel panic"
+_SHOWN_LINES = 40
 _SHUTDOWN_SENTENCES = {
     "guest-shutdown": "the guest shut itself down",
     "guest-reset": "the guest rebooted itself",
@@ -26,8 +28,12 @@ class Demise:
     panicked: bool = False
 
     def as_error(self, *, booting: bool, serial_tail: str) -> VmrunnerError:
-        """The error for it: a BootError while the guest was still coming up, a GuestError afterwards."""
-        details = f"last lines of the serial console:\n{serial_tail}" if serial_tail else None
+        """The error for it: a BootError while the guest was still coming up, a GuestError afterwards.
+
+        Of a long `serial_tail` the telling part is kept: from a panic on its beginning, else the end.
+        """
+        shown = _telling_part(serial_tail)
+        details = f"last lines of the serial console:\n{shown}" if shown else None
         if booting:
             return BootError(f"{self.sentence} while it booted", details=details)
         if self.panicked:
@@ -37,6 +43,14 @@ class Demise:
         return GuestLost(
             f"{self.sentence} in the middle of the run", hint="did a test do that?", details=details
         )
+
+
+def _telling_part(serial_tail: str) -> str:
+    lines = serial_tail.splitlines()
+    for number, line in enumerate(lines):
+        if _PANIC_LINE in line:
+            return "\n".join(lines[number : number + _SHOWN_LINES])
+    return "\n".join(lines[-_SHOWN_LINES:])
 
 
 def demise_by_events(events: Iterable[MachineEvent]) -> Demise | None:

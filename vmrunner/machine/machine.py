@@ -31,6 +31,8 @@ _QMP_SECONDS = 20.0
 _LAST_EVENTS_SECONDS = 0.5
 # A kernel panic with its call trace takes about 30.
 _SERIAL_LINES = 40
+# A panic with its call trace, and what the kernel still prints after it.
+_LONGEST_PANIC_LINES = 200
 # Budgets of the stop ladder: QMP `quit`, SIGTERM; SIGKILL needs none.
 _QUIT_SECONDS = 2.0
 _TERMINATE_SECONDS = 2.0
@@ -91,7 +93,10 @@ class Machine:
         if demise is None and self._process.exit_code is not None:
             demise = self._demise_of_exited()
         if demise:
-            raise demise.as_error(booting=self.state is MachineState.STARTED, serial_tail=self.serial_tail())
+            raise demise.as_error(
+                booting=self.state is MachineState.STARTED,
+                serial_tail=tail(self.plan.serial_log, lines=_LONGEST_PANIC_LINES),
+            )
 
     def serial_tail(self) -> str:
         """The last lines of the guest's console."""
