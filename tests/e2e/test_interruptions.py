@@ -94,7 +94,7 @@ def test_ctrl_c_while_the_image_is_built(bare_vmrunner: CommandLine, tmp_path: P
     running.wait_for("Building the Debian image")
     images = bare_vmrunner.cache_home / "vmrunner" / "images"
     # Root's system grows in the build directory, an ordinary user's in TMPDIR.
-    wait_until(lambda: [*images.glob(".tmp-*/*/var/lib/apt"), *temporary.glob("*/var/lib/apt")])
+    wait_until(lambda: [*images.glob(".tmp-*/scratch/*/var/lib/apt"), *temporary.glob("*/var/lib/apt")])
     time.sleep(3)
     running.press_ctrl_c()
     finished = running.finish(seconds=30)
