@@ -75,15 +75,17 @@ def remove_tree(path: Path) -> None:
 
 
 @contextmanager
-def locked(path: Path, *, deadline: Deadline, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
-    """Hold an exclusive flock(2) on `path`; the kernel drops it when this process dies.
+def locked(
+    path: Path, *, deadline: Deadline, shared: bool = False, on_wait: Callable[[], None] | None = None
+) -> Iterator[None]:
+    """Hold a flock(2) on `path`, exclusive or `shared`; the kernel drops it when this process dies.
 
     `on_wait` is called once where another process holds it. Raises RunTimeout when the deadline passes first.
     """
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         waited = False
-        while not _try_lock(fd):
+        while not try_lock(fd, shared=shared):
             if not waited and on_wait:
                 on_wait()
             waited = True
@@ -94,9 +96,10 @@ def locked(path: Path, *, deadline: Deadline, on_wait: Callable[[], None] | None
         os.close(fd)
 
 
-def _try_lock(fd: int) -> bool:
+def try_lock(fd: int, *, shared: bool = False) -> bool:
+    """Take a flock(2) on an open file without waiting; whether that went well."""
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

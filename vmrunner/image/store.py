@@ -22,7 +22,7 @@ from typing import Final
 
 from vmrunner.errors import ImageError, ImageNotFound
 from vmrunner.host.deadline import Deadline
-from vmrunner.host.files import locked, remove_tree
+from vmrunner.host.files import locked, remove_tree, try_lock
 from vmrunner.host.paths import images_dir, private
 from vmrunner.image.manifest import MANIFEST_NAME, Image, Manifest
 
@@ -188,12 +188,10 @@ def _flocked(path: Path, *, exclusive: bool) -> int | None:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
-    try:
-        fcntl.flock(fd, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        return None
-    return fd
+    if try_lock(fd, shared=not exclusive):
+        return fd
+    os.close(fd)
+    return None
 
 
 def _is_held(directory: Path) -> bool:

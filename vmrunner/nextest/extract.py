@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -22,7 +21,7 @@ from typing import Any
 from vmrunner.errors import ArchiveError, HostError, RunTimeout
 from vmrunner.events import Emit, Phase, phase
 from vmrunner.host.deadline import Deadline
-from vmrunner.host.files import directory_made_atomically, locked, remove_tree, write_atomically
+from vmrunner.host.files import directory_made_atomically, locked, remove_tree, try_lock, write_atomically
 from vmrunner.nextest.metadata import (
     BINARIES_METADATA,
     CARGO_METADATA,
@@ -37,7 +36,6 @@ KEPT_BYTES = 8 * 2**30
 
 _STATUS = "extracted.json"
 _CHUNK_BYTES = 1 << 20
-_LOCK_POLL_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,8 @@ def extract_archive(path: Path, *, cache: Path, emit: Emit, deadline: Deadline) 
     read_archive(path)
     digest = _digest(path, deadline)
     directory = cache / digest
-    with _in_use(cache / f"{digest}.lock", deadline):
+    # `prune_archives` removes nothing that is held so.
+    with locked(cache / f"{digest}.lock", deadline=deadline, shared=True):
         if not (directory / _STATUS).is_file():
             with (
                 phase(emit, "extract", f"extracting {path.name}") as current,
@@ -131,27 +130,6 @@ def _digest(path: Path, deadline: Deadline) -> str:
     return state.hexdigest()
 
 
-@contextmanager
-def _in_use(path: Path, deadline: Deadline) -> Iterator[None]:
-    """Hold a shared flock(2): `prune_archives` removes nothing that is held so."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        while not _try_flock(fd, fcntl.LOCK_SH):
-            if not deadline.pause(_LOCK_POLL_SECONDS):
-                raise RunTimeout(f"another process held {path} until the time was up")
-        yield
-    finally:
-        os.close(fd)
-
-
-def _try_flock(fd: int, kind: int) -> bool:
-    try:
-        fcntl.flock(fd, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
 def guest_binaries_metadata(extracted: ExtractedArchive, *, target_directory: PurePosixPath) -> str:
     """The binaries metadata for a guest that has the extracted target directory at `target_directory`.
 
@@ -199,7 +177,7 @@ def _remove_unless_used(directory: Path, lock: Path) -> bool:
     """Remove `directory`. Its lock file stays: without it two runs could hold two different ones."""
     fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        if not _try_flock(fd, fcntl.LOCK_EX):
+        if not try_lock(fd):
             return False
         # The status goes first, so that an interrupted removal does not look like an extraction.
         (directory / _STATUS).unlink(missing_ok=True)

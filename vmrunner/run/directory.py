@@ -18,7 +18,7 @@ import psutil
 
 from vmrunner.events import Emit, Note
 from vmrunner.guest import inbox
-from vmrunner.host.files import remove_tree, write_atomically
+from vmrunner.host.files import remove_tree, try_lock, write_atomically
 from vmrunner.host.paths import cache_dir, private, runs_dir
 from vmrunner.host.signals import shielded
 
@@ -147,12 +147,7 @@ def _abandoned(scratch: Path) -> Iterator[bool]:
         yield _is_old_directory(scratch)  # a young one is just being made
         return
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
+        yield try_lock(lock)
     finally:
         os.close(lock)
 
