@@ -6,7 +6,9 @@
     ├── UsageError                          2   wrong flag or argument
     ├── ConfigError                         2   vmrunner.yaml, VMRUNNER_* or a flag holds a bad key or value
     ├── HostError                          20   a tool is missing or unusable
-    │   └── CommandFailed                  20   a host command ended with an error nobody gave a better name
+    │   ├── CommandFailed                  20   a host command ended with an error nobody gave a better name
+    │   ├── VmBusy                         20   another command or a test run has the long-lived VM
+    │   └── VmDamaged                      20   what a long-lived VM keeps on this host cannot be read
     ├── ImageError                         21
     │   ├── ImageNotFound                  21   no such image, directory or recipe
     │   ├── ImageBuildFailed               21   the builder failed; its last lines are in `details`
@@ -18,6 +20,7 @@
     │   ├── GuestLost                      23   the guest stopped answering, shut down or rebooted
     │   ├── GuestPanicked                  23   the guest's kernel panicked
     │   ├── GuestOutOfMemory               23   the unit was killed for memory
+    │   ├── VmNotRunning                   23   the long-lived VM is stopped, or died
     │   └── UnitFailed                     23   the unit ended in a way that says nothing about the tests
     ├── ArchiveError                       24   not an archive, wrong architecture, needs what the guest lacks
     ├── NextestFailed                       *   `cargo nextest archive` failed: nextest's own code passes through
@@ -82,6 +85,14 @@ class CommandFailed(HostError):
         self.output = output
 
 
+class VmBusy(HostError):
+    """Another command, or a test run, has the long-lived VM."""
+
+
+class VmDamaged(HostError):
+    """What a long-lived VM keeps on this computer cannot be read or used."""
+
+
 class ImageError(VmrunnerError):
     """The image cannot be used."""
 
@@ -130,6 +141,10 @@ class GuestPanicked(GuestError):
 
 class GuestOutOfMemory(GuestError):
     """The guest's kernel killed the unit for memory."""
+
+
+class VmNotRunning(GuestError):
+    """The long-lived VM is stopped, or died, and something in it is wanted."""
 
 
 class UnitFailed(GuestError):

@@ -81,15 +81,15 @@ class FakeQmp:
 
 
 def _requests(sock: socket.socket) -> Iterator[dict[str, Any]]:
-    """JSON objects as they come; nothing separates them (QMP's specification asks for no newline)."""
+    """JSON objects as they come; nothing separates them, or the blank that a passed descriptor comes with."""
     text = ""
     while chunk := sock.recv(65536):
-        text += chunk.decode()
+        text = (text + chunk.decode()).lstrip()
         try:
             request, end = json.JSONDecoder().raw_decode(text)
         except ValueError:
             continue
-        text = text[end:].lstrip()
+        text = text[end:]
         yield request
 
 

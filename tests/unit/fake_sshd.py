@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import io
+import os
 import socket
+import struct
+import termios
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -37,14 +41,32 @@ def keep_running(_command: str, _channel: paramiko.Channel) -> None:
     """A command that does not end."""
 
 
+class Terminal:
+    """A pseudo-terminal of the server, for one channel."""
+
+    def __init__(self, kind: str, columns: int, lines: int) -> None:
+        self.kind = kind
+        self.ours, self.theirs = os.openpty()
+        self.resize(columns, lines)
+
+    def resize(self, columns: int, lines: int) -> None:
+        """Give it a size; the kernel tells the programs on it."""
+        fcntl.ioctl(self.ours, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+
+
 @dataclass
 class FakeSshd:
-    """The server; `run` is what it does with a command, `commands` what it was told so far."""
+    """The server; `run` is what it does with a command, `commands` what it was told so far.
+
+    A login shell is the command "". `sftp` answers on the subsystem of that name.
+    """
 
     login_key: LoginKey
     run: Run
     commands: list[str] = field(default_factory=list)
     logins: int = 0
+    sftp: type[paramiko.SFTPServerInterface] | None = None
+    terminals: dict[int, Terminal] = field(default_factory=dict)
     transports: list[paramiko.Transport] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -84,6 +106,8 @@ class FakeSshd:
             transport = _Transport(sock)
             transport.daemon = True
             transport.add_server_key(_as_paramiko(self.key))
+            if self.sftp:
+                transport.set_subsystem_handler("sftp", paramiko.SFTPServer, self.sftp)
             self.transports.append(transport)
             with contextlib.suppress(EOFError, paramiko.SSHException, OSError):
                 transport.start_server(event=threading.Event(), server=_Session(self, transport))
@@ -117,6 +141,21 @@ class _Session(paramiko.ServerInterface):
 
     def check_channel_request(self, kind: str, chanid: int) -> int:
         return OPEN_SUCCEEDED
+
+    def check_channel_pty_request(
+        self, channel: paramiko.Channel, term: bytes, width: int, height: int, *_: object
+    ) -> bool:
+        self._sshd.terminals[channel.get_id()] = Terminal(term.decode(), width, height)
+        return True
+
+    def check_channel_window_change_request(
+        self, channel: paramiko.Channel, width: int, height: int, *_: object
+    ) -> bool:
+        self._sshd.terminals[channel.get_id()].resize(width, height)
+        return True
+
+    def check_channel_shell_request(self, channel: paramiko.Channel) -> bool:
+        return self.check_channel_exec_request(channel, b"")
 
     def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
         self._sshd.commands.append(command.decode())

@@ -12,6 +12,7 @@ from vmrunner.machine.plan import KernelBoot, MachinePlan, RootDisk, Share
 PLAN = MachinePlan(
     name="vmrunner-1",
     qemu=Path("/usr/bin/qemu-system-x86_64"),
+    machine_type="pc-q35-7.2",
     accelerator="kvm",
     cpu_model="host",
     cpus=2,

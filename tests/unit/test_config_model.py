@@ -150,6 +150,42 @@ def test_wrong_host_names(name: str) -> None:
     assert "not a host name" in complaint(hosts={"10.0.0.1": [name]})
 
 
+@pytest.mark.parametrize("name", ["", "a b", "a..b", "-a", "a" * 64, "10.0.0.1"])
+def test_a_hostname_is_a_host_name(name: str) -> None:
+    assert "not a host name" in complaint(hostname=name)
+    assert Config.model_validate({"hostname": "db-1.test"}).hostname == "db-1.test"
+
+
+@pytest.mark.parametrize("value", ["shared", "random", "0123456789abcdef" * 2])
+def test_machine_ids(value: str) -> None:
+    assert Config.model_validate({"machine_id": value}).machine_id == value
+
+
+@pytest.mark.parametrize(
+    "value", ["", "own", "Random", "0123456789ABCDEF" * 2, "a" * 31, "a" * 33, "a" * 32 + "\n"]
+)
+def test_wrong_machine_ids(value: str) -> None:
+    assert "32 lower-case hexadecimal digits" in complaint(machine_id=value)
+
+
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [("start", ("auto", "restored", "booted")), ("keep", ("never", "on-failure", "always"))],
+)
+def test_what_a_run_does_with_its_machine_is_one_of_three_words(field: str, values: tuple[str, ...]) -> None:
+    assert getattr(Config(), field) == values[0]
+    for value in values:
+        assert getattr(Config.model_validate({field: value}), field) == value
+    assert "'on-failure' or 'always'" in complaint(keep="on-success")
+    assert "'restored' or 'booted'" in complaint(start="cold")
+
+
+@pytest.mark.parametrize("shards", [0, -1, 257])
+def test_impossible_numbers_of_shards(shards: int) -> None:
+    assert "256" in complaint(shards=shards) or "1" in complaint(shards=shards)
+    assert (Config().shards, Config.model_validate({"shards": 256}).shards) == (1, 256)
+
+
 def test_an_address_without_names_is_refused() -> None:
     assert "at least 1" in complaint(hosts={"10.0.0.1": []})
 
@@ -205,7 +241,7 @@ def test_rows_know_what_they_take() -> None:
 def test_groups_cover_every_row_once() -> None:
     groups = get_args(Group)
     assert rows_of(*groups) == all_rows()
-    assert [len(rows_of(group)) for group in groups] == [2, 8, 2, 3, 3]
+    assert [len(rows_of(group)) for group in groups] == [2, 8, 4, 3, 6]
 
 
 @pytest.mark.parametrize("row", all_rows(), ids=lambda row: row.key)

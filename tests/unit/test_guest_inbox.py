@@ -12,6 +12,7 @@ from vmrunner.guest.inbox import (
     REMAPPED_WORKSPACE,
     GuestLayout,
     Job,
+    installed_nextest,
     layout_for,
     render_hosts,
     render_job,
@@ -64,11 +65,13 @@ def test_the_script_word_for_word() -> None:
     assert text == (
         "# Made by vmrunner for one run.\n"
         "exec >>/run/vmrunner/out/stdout.log 2>>/run/vmrunner/out/nextest.log </dev/null || exit 200\n"
-        "mkdir -p /var/lib/cargo-nextest/overlays/workspace/upper /var/lib/cargo-nextest/overlays/workspace/work"
+        "[ -d /var/lib/cargo-nextest/overlays/workspace/upper ] && [ -d /var/lib/cargo-nextest/overlays/workspace/work ]"
+        " && [ -d /var/lib/cargo-nextest/overlays/target/upper ] && [ -d /var/lib/cargo-nextest/overlays/target/work ]"
+        " || mkdir -p /var/lib/cargo-nextest/overlays/workspace/upper /var/lib/cargo-nextest/overlays/workspace/work"
         " /var/lib/cargo-nextest/overlays/target/upper /var/lib/cargo-nextest/overlays/target/work || exit 201\n"
         "mount --all --fstab /run/vmrunner/in/mounts || exit 202\n"
         "cd /home/u/ws || exit 203\n"
-        "export VMRUNNER=1 CARGO_TERM_PROGRESS_WHEN=never\n"
+        "export VMRUNNER=1 CARGO_TERM_PROGRESS_WHEN=never NEXTEST_DOUBLE_SPAWN=0\n"
         "export RUST_LOG=debug\n"
         "export EMPTY=''\n"
         """export TEXT='it'"'"'s'\n"""
@@ -173,6 +176,40 @@ def test_hosts_are_the_guests_own_and_then_the_projects() -> None:
         "127.0.0.1 localhost\n127.0.1.1 vmrunner\n::1 localhost ip6-localhost ip6-loopback\n"
         "52.0.56.137 52-0-56-137.nip.io\n::2 a.test b.test\n"
     )
+
+
+def test_a_name_of_its_own_resolves_in_the_guest() -> None:
+    assert render_hosts({}, "db-1.test") == (
+        "127.0.0.1 localhost\n127.0.1.1 db-1.test\n::1 localhost ip6-localhost ip6-loopback\n"
+    )
+    assert "127.0.1.1 box\n" in render_job(job(hostname="box"))["hosts"]
+
+
+def started_by(script: str) -> str:
+    """What the last lines of a script start."""
+    lines = script.splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith(": >")) + 1
+    return run_sh("\n".join(lines[first:])).stdout
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_the_guests_own_copy_of_nextest_is_started_where_it_has_one(tmp_path: Path, installed: bool) -> None:
+    """A template may be older than the nextest of this run, or the machine booted without one."""
+    own, carried = tmp_path / "own" / "cargo-nextest", tmp_path / "carried"
+    own.parent.mkdir()
+    for path in [carried, *([own] if installed else [])]:
+        path.write_text(f'#!/bin/sh\nprintf "%s|" "{path.name}" "$@"\n')
+        path.chmod(0o755)
+    script = render_script(
+        job(command=(str(carried), "run", "-E", "test(a b)"), installed_nextest=PurePosixPath(own))
+    )
+    assert started_by(script) == f"{'cargo-nextest' if installed else 'carried'}|run|-E|test(a b)|"
+
+
+def test_each_nextest_is_installed_in_a_place_of_its_own() -> None:
+    first, second = installed_nextest("0.9.148-1-2"), installed_nextest("0.9.148-1-3")
+    assert first != second
+    assert first.name == second.name == "cargo-nextest"
 
 
 @pytest.mark.parametrize(("network", "server"), [("restricted", "127.0.0.1"), ("user", "10.0.2.3")])

@@ -10,7 +10,9 @@ from sample_plans import sample_plan
 
 from vmrunner.config.units import Size
 from vmrunner.machine import arguments
-from vmrunner.machine.plan import KernelBoot, RootDisk, Share
+from vmrunner.machine.plan import KernelBoot, LongLived, MemoryFile, RootDisk, Share
+
+LONG_LIVED = LongLived(Path("/vm,1/monitor"), Path("/vm,1/console"))
 
 
 def value_after(option: str, words: list[str]) -> str:
@@ -26,11 +28,12 @@ def test_the_whole_list() -> None:
         "-name", "guest=vmrunner-1",
         "-nodefaults", "-no-user-config",
         "-display", "none",
-        "-machine", "q35,vmport=off",
+        "-machine", "pc-q35-7.2,vmport=off,memory-backend=ram",
         "-accel", "kvm",
         "-cpu", "host",
         "-smp", "2",
         "-m", "size=1G",
+        "-object", "memory-backend-ram,id=ram,size=1G",
         "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
         "-action", "reboot=shutdown,shutdown=poweroff,panic=pause",
         "-chardev", "socket,id=monitor,fd=7",
@@ -74,8 +77,9 @@ def test_the_list_is_a_function_of_the_plan_alone() -> None:
 def test_memory_always_has_a_unit_because_qemu_takes_a_bare_number_for_mebibytes(
     size: str, written: str
 ) -> None:
-    words = arguments.machine_arguments(sample_plan(memory=Size.parse(size)))
+    words = arguments.memory_arguments(sample_plan(memory=Size.parse(size)))
     assert value_after("-m", words) == written
+    assert value_after("-object", words) == f"memory-backend-ram,id=ram,{written}"
 
 
 def test_cpus_and_model() -> None:
@@ -157,11 +161,67 @@ def test_extra_arguments_come_last_as_they_are() -> None:
 
 
 def test_a_preview_has_a_stand_in_for_the_monitor() -> None:
-    assert arguments.monitor_arguments("<monitor>")[1] == "socket,id=monitor,fd=<monitor>"
+    assert arguments.monitor_arguments(sample_plan(), "<monitor>")[1] == "socket,id=monitor,fd=<monitor>"
 
 
 def test_the_sandbox_is_always_on_and_a_reboot_ends_the_machine() -> None:
-    words = arguments.lifecycle_arguments()
+    words = arguments.lifecycle_arguments(sample_plan())
     assert value_after("-sandbox", words).startswith("on,")
     assert "spawn=deny" in value_after("-sandbox", words)
     assert "reboot=shutdown" in value_after("-action", words)
+    assert "-incoming" not in words
+
+
+def test_a_long_lived_machine_is_sandboxed_too_and_reboots() -> None:
+    words = arguments.lifecycle_arguments(sample_plan(long_lived=LONG_LIVED))
+    assert value_after("-sandbox", words) == value_after(
+        "-sandbox", arguments.lifecycle_arguments(sample_plan())
+    )
+    assert value_after("-action", words) == "reboot=reset,shutdown=poweroff,panic=pause"
+
+
+@pytest.mark.parametrize(("shared", "written"), [(True, "share=on"), (False, "share=off")])
+def test_a_memory_file_is_shared_by_who_saves_it_and_private_to_who_restores(
+    shared: bool, written: str
+) -> None:
+    plan = sample_plan(memory_file=MemoryFile(Path("/x,y/ram"), shared=shared))
+    words = arguments.memory_arguments(plan)
+    assert value_after("-object", words) == f"memory-backend-file,id=ram,size=1G,{written},mem-path=/x,,y/ram"
+
+
+def test_the_machine_uses_the_memory_of_the_same_name_wherever_it_is() -> None:
+    for memory_file in (None, MemoryFile(Path("/ram"), shared=True)):
+        words = arguments.qemu_arguments(sample_plan(memory_file=memory_file), monitor_fd=3)
+        assert value_after("-machine", words).endswith(",memory-backend=ram")
+        assert ",id=ram," in value_after("-object", words)
+
+
+def test_an_incoming_machine_waits_stopped_and_has_no_use_for_a_kernel() -> None:
+    booted = arguments.qemu_arguments(sample_plan(), monitor_fd=3)
+    words = arguments.qemu_arguments(sample_plan(incoming=True), monitor_fd=3)
+    assert value_after("-incoming", words) == "defer"
+    assert [word for word in booted if word not in words] == [
+        "-kernel", "/img/vmlinuz", "-initrd", "/img/initrd", "-append", "console=ttyS0 root=/dev/vda",
+    ]  # fmt: skip
+    assert [word for word in words if word not in booted] == ["-incoming", "defer", "-S"]
+
+
+def test_a_long_lived_machine_that_comes_in_has_its_kernel_for_when_it_reboots() -> None:
+    words = arguments.boot_arguments(sample_plan(incoming=True, long_lived=LONG_LIVED))
+    assert words == arguments.boot_arguments(sample_plan())
+
+
+def test_a_long_lived_machine_listens_for_who_comes_later() -> None:
+    words = arguments.qemu_arguments(sample_plan(long_lived=LONG_LIVED))
+    assert "socket,id=monitor,path=/vm,,1/monitor,server=on,wait=off" in words
+    assert (
+        "socket,id=serial,path=/vm,,1/console,server=on,wait=off,logfile=/run/serial.log,logappend=on"
+        in words
+    )
+    assert not any("fd=" in word for word in words)
+
+
+def test_a_long_lived_machines_disk_outlives_a_crash_of_the_host() -> None:
+    words = arguments.disk_arguments(sample_plan(long_lived=LONG_LIVED))
+    flushes = [word.rpartition(",")[2] for word in words if "no-flush" in word]
+    assert flushes == ["cache.no-flush=off"] * 2

@@ -121,7 +121,7 @@ def test_a_panic_is_found_with_the_end_of_the_serial_log(
     (tmp_path / "serial.log").write_text("Kernel panic - not syncing: Attempted to kill init!\n")
     with machine(tmp_path, PANICS) as live:
         live.state = state
-        live._monitor.execute("stop", deadline=Deadline.after(5))
+        live.monitor.execute("stop", deadline=Deadline.after(5))
         with pytest.raises(kind, match="the guest's kernel panicked") as caught:
             eventually_dead(live)
         assert "Attempted to kill init" in str(caught.value.details)  # type: ignore[attr-defined]  # a VmrunnerError
@@ -139,9 +139,9 @@ def test_the_last_event_says_more_than_the_exit_code(tmp_path: Path) -> None:
     body = 'serve(stop=EventThen("SHUTDOWN", {"guest": True, "reason": "guest-reset"}, {}), cont=HangUp())'
     with machine(tmp_path, body) as live:
         live.state = MachineState.READY
-        live._monitor.execute("stop", deadline=Deadline.after(5))
+        live.monitor.execute("stop", deadline=Deadline.after(5))
         with contextlib.suppress(Exception):
-            live._monitor.execute("cont", deadline=Deadline.after(5))
+            live.monitor.execute("cont", deadline=Deadline.after(5))
         assert live._process.wait(5)
         with pytest.raises(GuestLost, match="the guest rebooted itself in the middle of the run"):
             live.check_alive()

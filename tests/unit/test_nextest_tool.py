@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import sysconfig
@@ -11,7 +12,7 @@ import pytest
 
 from vmrunner.errors import HostError
 from vmrunner.host.deadline import Deadline
-from vmrunner.nextest.tool import find_nextest
+from vmrunner.nextest.tool import NextestTool, find_nextest
 
 
 @pytest.fixture
@@ -102,3 +103,23 @@ def test_one_that_works_is_found_behind_one_that_does_not(empty_machine: Path, t
     script(empty_machine / "cargo-nextest", "exit 1")
     (tmp_path / "python" / "cargo-nextest").symlink_to(REAL)
     assert find_nextest(deadline=Deadline.after(60)).path == tmp_path / "python" / "cargo-nextest"
+
+
+def test_the_identity_changes_with_the_program_though_its_version_is_the_same(tmp_path: Path) -> None:
+    tool = NextestTool(tmp_path / "cargo-nextest", "0.9.148", "x86_64", None, None)
+    identities = []
+    for text, changed in (("one", 1), ("one", 2), ("other", 2)):
+        script(tool.path, text)
+        os.utime(tool.path, ns=(changed, changed))
+        identities.append(tool.identity)
+    assert len(set(identities)) == 3
+    assert all(identity.startswith("0.9.148-") and "/" not in identity for identity in identities)
+
+
+def test_the_identity_is_that_of_the_program_behind_a_link(tmp_path: Path) -> None:
+    script(tmp_path / "program", "one")
+    (tmp_path / "cargo-nextest").symlink_to(tmp_path / "program")
+    direct, linked = (
+        NextestTool(tmp_path / name, "0.9.148", "x86_64", None, None) for name in ("program", "cargo-nextest")
+    )
+    assert direct.identity == linked.identity

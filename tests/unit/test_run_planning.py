@@ -49,6 +49,7 @@ def test_the_whole_plan(tmp_path: Path) -> None:
     assert plan(tmp_path, config) == MachinePlan(
         name="vmrunner-1",
         qemu=QEMU.path,
+        machine_type="pc-q35-7.2",
         accelerator="tcg",
         cpu_model="max",
         cpus=3,

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from sample_launches import sample_launch
 from sample_plans import sample_plan
 
 from vmrunner.config.units import Size
@@ -37,9 +38,11 @@ MACHINE = MachineFacts(
 )
 
 
-def test_the_whole_document() -> None:
+def test_the_whole_document(tmp_path: Path) -> None:
+    launch = sample_launch(tmp_path)
+    launch.start, launch.running_seconds, launch.ready_seconds = "restored", 0.14159, 0.98765
     report = Report(
-        RUN, exit_code=100, cases=CASES, machine=MACHINE, phases=PHASES, has_junit=True,
+        RUN, exit_code=100, cases=CASES, machine=MACHINE, phases=PHASES, has_junit=True, launch=launch,
         summary=Summary(seconds=0.02, run=3, planned=3, passed=2, failed=1, skipped=4, flaky=1),
     )  # fmt: skip
     assert report.as_json() == {
@@ -52,8 +55,9 @@ def test_the_whole_document() -> None:
             {"binary": "mydns", "name": "tests::bad", "outcome": "failed", "seconds": 0.25},
         ],
         "nextest_seconds": 0.02,
-        "start": "booted",
-        "boot_seconds": 4.75,
+        "start": "restored",
+        "running_seconds": 0.142,
+        "boot_seconds": 0.988,
         "phases": [
             {"name": "image", "seconds": 0.0},
             {"name": "start", "seconds": 0.25},
@@ -139,16 +143,16 @@ def test_a_summary_counts_more_than_the_cases_do() -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "phases",
-    [
-        [],
-        [PhaseFinished("start", 1.0)],
-        [PhaseFinished("start", 1.0), PhaseFinished("connect", 2.0, failed=True)],
-    ],
-)
-def test_a_machine_that_did_not_boot_has_no_boot_time(phases: list[PhaseFinished]) -> None:
-    assert Report(RUN, phases=phases).boot_seconds is None
+def test_without_a_machine_there_are_neither_start_nor_times() -> None:
+    document = Report(RUN, phases=PHASES).as_json()
+    assert [document[name] for name in ("start", "running_seconds", "boot_seconds")] == [None] * 3
+
+
+def test_a_machine_that_did_not_answer_has_no_boot_time(tmp_path: Path) -> None:
+    launch = sample_launch(tmp_path)
+    launch.running_seconds = 0.5
+    document = Report(RUN, launch=launch).as_json()
+    assert [document[name] for name in ("start", "running_seconds", "boot_seconds")] == ["booted", 0.5, None]
 
 
 def test_without_junit_there_is_no_path_to_one() -> None:

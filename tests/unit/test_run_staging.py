@@ -133,7 +133,10 @@ def test_the_hosts_nextest_is_carried_in_where_the_image_has_none(
     assert carried.read_text() == "program"
     assert not carried.is_symlink()
     assert carried.stat().st_mode & 0o111
-    assert command_of(run).startswith("exec /run/vmrunner/in/bin/cargo-nextest nextest run ")
+    assert command_of(run).startswith('exec "$nextest" nextest run ')
+    script = (run.inbox / "run").read_text()
+    assert f"nextest=/var/lib/vmrunner/nextest/{tool.identity}/cargo-nextest\n" in script
+    assert '[ -x "$nextest" ] || nextest=/run/vmrunner/in/bin/cargo-nextest\n' in script
 
 
 def test_the_images_own_nextest_is_found_on_the_path(

@@ -19,6 +19,17 @@ from vmrunner.errors import EXIT_BUG, Interrupted, VmrunnerError, exit_code_of
 
 _VERBS = {
     "test": "Run a workspace's tests in a virtual machine.",
+    "up": "Start a VM that stays, or start it again.",
+    "stop": "Shut a VM down and keep its disk.",
+    "reset": "Make a VM as clean as it was when it was new.",
+    "rm": "Remove VMs, with all they have.",
+    "ps": "List the VMs: what runs, on what, using how much.",
+    "exec": "Run a program in a running VM, and end as it ends.",
+    "ssh": "Open a login shell in a running VM.",
+    "console": "Sit down at the serial console of a running VM.",
+    "cp": "Copy files into a running VM, or out of it.",
+    "logs": "Show what a VM's console, its last test run and QEMU printed.",
+    "snapshot": "Save, restore, list and remove named states of a VM.",
     "plan": "Show what would be run: the settings and QEMU's argument list.",
     "image": "Build, list, show and prune images.",
     "doctor": "Check this computer, and say what to do about what is missing.",

@@ -1,4 +1,4 @@
-"""`vmrunner image`: build, list, show and prune images."""
+"""`vmrunner image`: build, list, show and prune images, and the memory templates made of them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import click
 
 from vmrunner.cli.options import config_options
 from vmrunner.cli.progress import open_display
+from vmrunner.cli.table import moment, print_table
 from vmrunner.config.load import load_config
 from vmrunner.config.units import Duration, Size
 from vmrunner.host.deadline import Deadline
@@ -21,8 +21,12 @@ from vmrunner.host.signals import interruptible
 from vmrunner.image import store
 from vmrunner.image.manifest import Image, open_image
 from vmrunner.image.resolve import resolve_image
+from vmrunner.image.store import StoredImage
+from vmrunner.machine import registry, templates
+from vmrunner.machine.templates import StoredTemplate
 
 _SHORT_DIGEST = 12
+_TEMPLATE_FACTS = {"accelerator", "qemu_version", "cpus", "memory"}
 
 
 @click.group("image")
@@ -46,32 +50,73 @@ def build(context: click.Context, config_file: Path | None, flags: Mapping[str, 
 @command.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def list_(as_json: bool) -> None:
-    """List the images of the store, the one used last first.
+    """List the images of the store and the memory templates made of them, those used last first.
 
     \b
     Example:
       vmrunner image list
     """
-    images = store.list_images()
+    images, made = store.list_images(), templates.list_templates()
     if as_json:
-        click.echo(
-            json.dumps([{**vars(image), "directory": str(image.directory)} for image in images], indent=2)
-        )
+        click.echo(json.dumps(_listed(images, made), indent=2))
         return
-    rows = [("IMAGE", "DIGEST", "SIZE", "CREATED", "LAST USED")]
-    rows += [
-        (
-            image.name,
-            image.digest[:_SHORT_DIGEST],
-            Size(image.size).for_people(),
-            _day(image.created),
-            _day(image.last_used),
-        )
+    print_table([("IMAGE", "DIGEST", "SIZE", "CREATED", "LAST USED"), *map(_image_row, images)])
+    if made:
+        click.echo()
+        print_table([("TEMPLATE", "IMAGE", "CPUS", "MEMORY", "SIZE", "LAST USED"), *map(_template_row, made)])
+
+
+def _image_row(image: StoredImage) -> tuple[str, ...]:
+    return (
+        image.name,
+        image.digest[:_SHORT_DIGEST],
+        Size(image.size).for_people(),
+        moment(image.created),
+        moment(image.last_used),
+    )
+
+
+def _template_row(template: StoredTemplate) -> tuple[str, ...]:
+    record = template.record
+    return (
+        template.key[:_SHORT_DIGEST],
+        f"{record.image} {record.image_directory.name[:_SHORT_DIGEST]}" if record else "?",
+        str(record.cpus) if record else "?",
+        str(Size(record.memory)) if record else "?",
+        Size(template.size).for_people(),
+        moment(template.last_used),
+    )
+
+
+def _listed(images: list[StoredImage], made: list[StoredTemplate]) -> list[dict[str, object]]:
+    """Each image with its templates, then those of images that are not in the store."""
+    by_image: dict[Path | None, list[dict[str, object]]] = {}
+    for template in made:
+        image = template.record.image_directory if template.record else None
+        by_image.setdefault(image, []).append(_as_json(template))
+    found: list[dict[str, object]] = [
+        {**vars(image), "directory": str(image.directory), "templates": by_image.pop(image.directory, [])}
         for image in images
     ]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    for directory, templates_of_it in by_image.items():
+        found.append(
+            {
+                "name": "?", "digest": None, "directory": str(directory) if directory else None, "size": 0,
+                "created": None, "last_used": None, "templates": templates_of_it,
+            }
+        )  # fmt: skip
+    return found
+
+
+def _as_json(template: StoredTemplate) -> dict[str, object]:
+    record = template.record
+    return {
+        "key": template.key,
+        "directory": str(template.directory),
+        "size": template.size,
+        "last_used": template.last_used,
+        **(record.model_dump(mode="json", include=_TEMPLATE_FACTS) if record else {}),
+    }
 
 
 @command.command("show")
@@ -95,7 +140,7 @@ def show(digest: str | None, config_file: Path | None, flags: Mapping[str, objec
 )
 @click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
 def prune(unused_for: str, dry_run: bool) -> None:
-    """Remove images that no machine runs on, and what interrupted builds left.
+    """Remove images and memory templates that no machine runs on and no VM needs, and what interrupted builds left.
 
     \b
     Example:
@@ -105,10 +150,16 @@ def prune(unused_for: str, dry_run: bool) -> None:
         age = Duration.parse(unused_for)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--unused-for") from error
-    removed = store.prune(unused_for=age, dry_run=dry_run)
+    needed = registry.references()
+    # Templates first: their machines hold the image too.
+    made = templates.prune(keep_bytes=0, keep=needed, unused_for=age, dry_run=dry_run)
+    removed = store.prune(unused_for=age, dry_run=dry_run, keep=needed)
+    for template in made:
+        click.echo(f"template {template.key[:_SHORT_DIGEST]}")
     for image in removed:
         click.echo(f"{image.name} {image.digest[:_SHORT_DIGEST]}")
-    freed = Size(sum(image.size for image in removed)).for_people()
+    bytes_freed = sum(template.size for template in made) + sum(image.size for image in removed)
+    freed = Size(bytes_freed).for_people()
     click.echo(f"{'would free' if dry_run else 'freed'} {freed}", err=True)
 
 
@@ -119,7 +170,3 @@ def _built(config_file: Path | None, flags: Mapping[str, object]) -> Image:
         return resolve_image(
             str(config.image), packages=config.packages, emit=display, deadline=Deadline.after(config.timeout)
         )
-
-
-def _day(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))

@@ -69,7 +69,7 @@ class Lines:
 
     def _output(self, event: Output) -> None:
         stream = self._stdout if event.stream == "stdout" else sys.stderr.buffer
-        stream.write(event.data)
+        stream.write(_labelled(event))
         stream.flush()
 
     def _say(self, text: str, *, dim: bool = False) -> None:
@@ -122,6 +122,14 @@ class Terminal(Lines):
         show()
         if self._bars:
             self._bars.start()
+
+
+def _labelled(event: Output) -> bytes:
+    """The output, each line with its shard in front; what has a label comes in whole lines."""
+    if not event.label:
+        return event.data
+    prefix = f"[{event.label}] ".encode()
+    return b"".join(prefix + line for line in event.data.splitlines(keepends=True))
 
 
 def open_display(*, stdout: BinaryIO) -> Lines:

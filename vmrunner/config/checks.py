@@ -20,6 +20,7 @@ IMAGE_NAMES = ("auto", "debian", "nixos")
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+")
 # RFC 1123 labels, and the underscore that container and service names carry in practice.
 _LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
+_MACHINE_ID = re.compile(r"[0-9a-f]{32}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _CPU_MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._,+=-]*")
 _HOST_NAME_LENGTH = 253
@@ -96,6 +97,15 @@ def host_name(value: str) -> str:
         raise ValueError(f"not a host name: {value!r} (want for example db.test)")
     if labels[-1].isdigit():
         raise ValueError(f"not a host name: {value!r} (it reads as an address)")
+    return value
+
+
+def machine_id(value: str) -> str:
+    """`shared`, `random`, or an id as machine-id(5) has it."""
+    if value not in {"shared", "random"} and not _MACHINE_ID.fullmatch(value):
+        raise ValueError(
+            f"not a machine id: {value!r} (want shared, random or 32 lower-case hexadecimal digits)"
+        )
     return value
 
 

@@ -33,6 +33,7 @@ Argument = Annotated[str, AfterValidator(checks.argument)]
 Address = Annotated[str, AfterValidator(checks.address)]
 # Unquoted numbers and booleans are texts here too, though an editor's YAML takes them for more.
 EnvValue = Annotated[Argument | None, WithJsonSchema({"type": ["string", "number", "boolean", "null"]})]
+MachineId = Annotated[str, AfterValidator(checks.machine_id)]
 HostNames = Annotated[
     tuple[Annotated[str, AfterValidator(checks.host_name)], ...],
     BeforeValidator(checks.one_or_many, json_schema_input_type=str | list[str]),
@@ -123,6 +124,16 @@ class Config(BaseModel):
                "taken, if it has one", pairs=parse_env_pairs),
     ] = Field(default_factory=NO_ENTRIES)  # fmt: skip
 
+    hostname: Annotated[
+        Annotated[str, AfterValidator(checks.host_name)] | None,
+        Option("guest", "NAME", "the guest's own host name; without one it has the image's"),
+    ] = None
+    machine_id: Annotated[
+        MachineId,
+        Option("guest", "ID", "the guest's /etc/machine-id: shared (one for all machines restored from a template), "
+               "random, or 32 hexadecimal digits"),
+    ] = "shared"  # fmt: skip
+
     archive: Annotated[
         FilePath | None,
         Option(
@@ -137,6 +148,23 @@ class Config(BaseModel):
         tuple[Argument, ...],
         Option("archive", "ARG", "an argument for nextest in the guest, put before those given after --"),
     ] = ()
+
+    start: Annotated[
+        Literal["auto", "restored", "booted"],
+        Option("run", "HOW", "how the machine starts: auto (restored from a memory template, which the first run "
+               "makes; booted where that does not go), restored or booted"),
+    ] = "auto"  # fmt: skip
+    shards: Annotated[
+        int,
+        Field(ge=1, le=256),
+        Option("run", "NUMBER", "machines to share the tests between, each with its slice of them"),
+    ] = 1
+    keep: Annotated[
+        Literal["never", "on-failure", "always"],
+        Option(
+            "run", "WHEN", "when to keep the run's machine as a long-lived VM: never, on-failure or always"
+        ),
+    ] = "never"
 
     timeout: Annotated[
         Duration,

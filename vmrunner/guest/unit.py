@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from dataclasses import dataclass
 
-from vmrunner.errors import BootTimeout, GuestLost, RunTimeout
+from vmrunner.errors import BootTimeout, GuestError, GuestLost, RunTimeout
 from vmrunner.guest.ssh import Completed, ConnectionLost, Guest, RemoteCommand
 from vmrunner.host.deadline import Deadline
 
@@ -19,8 +20,14 @@ _PROPERTIES = (
 # It has a job from the moment on in which somebody asks the guest to shut down or reboot (systemd.special(7)).
 _SHUTDOWN = "shutdown.target"
 _SHOW = ("systemctl", "show", UNIT, _SHUTDOWN, *(f"--property={name}" for name in _PROPERTIES))
-# One command: every process costs 50 to 100 ms under TCG. `start` of a oneshot unit returns when it has ended.
-_START_AND_SHOW = ("sh", "-c", f"systemctl start {UNIT}; exec {' '.join(_SHOW)}")
+# What `_SHOW` would say of a unit whose start went well: a oneshot unit does that when its process ended with 0.
+_SUCCEEDED = "ActiveState=active\\nLoadState=loaded\\nResult=success\\nExecMainCode=1\\nExecMainStatus=0\\n"
+_PRELUDE_FAILED = "prelude-failed"
+# One command, and as few processes as can be: each costs 50 to 100 ms under TCG. `start` of a oneshot unit returns when
+# it has ended.
+_START_AND_SHOW = (
+    f"""if systemctl start {UNIT}; then printf '{_SUCCEEDED}'; else exec {shlex.join(_SHOW)}; fi"""
+)
 _SHOW_SECONDS = 30.0
 _RECONNECT_SECONDS = 60.0
 _POLL_SECONDS = 0.5
@@ -82,11 +89,15 @@ class UnitStatus:
 
 
 class UnitRun:
-    """One run of the unit. `poll` it until it gives a status; a broken connection is made again."""
+    """One run of the unit. `poll` it until it gives a status; a broken connection is made again.
 
-    def __init__(self, guest: Guest, *, deadline: Deadline) -> None:
+    `prelude` are shell commands to be run before the unit is started; if they fail, it is not.
+    """
+
+    def __init__(self, guest: Guest, *, prelude: str = "", deadline: Deadline) -> None:
         self._guest = guest
         self._deadline = deadline
+        self._start_line = _after(prelude, _START_AND_SHOW)
         self._command: RemoteCommand | None = None
         self.reconnections = 0
         self._unanswered = 0
@@ -95,7 +106,7 @@ class UnitRun:
     def poll(self) -> UnitStatus | None:
         """The unit's status where it has ended.
 
-        Raises GuestLost where SSH does not come back, RunTimeout where the time is up before it does, and what the guest's `alive` raises where the machine died.
+        Raises GuestError where the prelude failed, GuestLost where SSH does not come back, RunTimeout where the time is up before it does, and what the guest's `alive` raises where the machine died.
         """
         try:
             done = self._command.poll() if self._command else self._show()
@@ -105,6 +116,8 @@ class UnitRun:
             return None
         if done is None:
             return None
+        if done.stdout.startswith(_PRELUDE_FAILED):
+            raise GuestError("the guest could not be prepared for the run", details=done.stderr.strip())
         status = UnitStatus.parse(done.stdout)
         if status.ended:
             return status
@@ -133,14 +146,14 @@ class UnitRun:
 
     def _start(self) -> None:
         try:
-            self._command = self._guest.begin(_START_AND_SHOW, deadline=self._deadline)
+            self._command = self._guest.begin(self._start_line, deadline=self._deadline)
         except ConnectionLost as error:
             self._reconnect(error)
             self._start_again()
 
     def _start_again(self) -> None:
         try:
-            self._command = self._guest.begin(_START_AND_SHOW, deadline=self._deadline)
+            self._command = self._guest.begin(self._start_line, deadline=self._deadline)
         except ConnectionLost as error:
             raise GuestLost(
                 "the guest stopped answering over SSH before the tests started", details=str(error)
@@ -166,6 +179,12 @@ class UnitRun:
                 hint="did a test stop sshd, the network, or the whole guest?",
                 details=f"{error}\n{timeout.details}",
             ) from timeout
+
+
+def _after(prelude: str, command: str) -> str:
+    return (
+        f"if ! {{ {prelude}\n}}; then echo {_PRELUDE_FAILED}; exit 1; fi\n{command}" if prelude else command
+    )
 
 
 def journal_of_unit(guest: Guest, *, deadline: Deadline, lines: int = 20) -> str:

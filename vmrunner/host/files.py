@@ -52,6 +52,17 @@ def directory_made_atomically(target: Path) -> Iterator[Path]:
         remove_tree(temporary)
 
 
+def sync_files(directory: Path) -> None:
+    """Have the files directly in `directory` on the disk: what is written next must not survive a crash without them."""
+    for path in directory.iterdir():
+        if path.is_file():
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+
+
 def _writer() -> str:
     """A name no other living writer has: this process's and thread's."""
     return f"{os.getpid()}-{threading.get_native_id()}"
@@ -80,20 +91,32 @@ def locked(
 ) -> Iterator[None]:
     """Hold a flock(2) on `path`, exclusive or `shared`; the kernel drops it when this process dies.
 
-    `on_wait` is called once where another process holds it. Raises RunTimeout when the deadline passes first.
+    `on_wait` is called once where another process holds it; it may remove the file, which is then made anew. Raises
+    RunTimeout when the deadline passes first.
     """
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    waited = False
+    while True:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            while not try_lock(fd, shared=shared):
+                if not waited and on_wait:
+                    on_wait()
+                waited = True
+                if not deadline.pause(_LOCK_POLL_SECONDS):
+                    raise RunTimeout(f"another process held {path} until the time was up")
+            if _is_at(path, fd):
+                yield
+                return
+        finally:
+            os.close(fd)
+
+
+def _is_at(path: Path, fd: int) -> bool:
+    """Whether the open file is still the one of that name."""
     try:
-        waited = False
-        while not try_lock(fd, shared=shared):
-            if not waited and on_wait:
-                on_wait()
-            waited = True
-            if not deadline.pause(_LOCK_POLL_SECONDS):
-                raise RunTimeout(f"another process held {path} until the time was up")
-        yield
-    finally:
-        os.close(fd)
+        return os.path.samestat(path.stat(), os.fstat(fd))
+    except FileNotFoundError:
+        return False
 
 
 def try_lock(fd: int, *, shared: bool = False) -> bool:

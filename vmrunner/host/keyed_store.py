@@ -96,12 +96,20 @@ class KeyedStore:
         if fd is None:
             return False
         try:
-            doomed = directory.with_name(f"{_MAKING_PREFIX}{directory.name}-removed-{os.getpid()}")
-            directory.rename(doomed)
-            remove_tree(doomed)
+            self.discard(directory.name)
         finally:
             os.close(fd)
         return True
+
+    def discard(self, key: str) -> None:
+        """Remove an entry if there is one, held or not: for one that is no good. Open files of it stay readable."""
+        directory = self.entry(key)
+        doomed = directory.with_name(f"{_MAKING_PREFIX}{key}-removed-{os.getpid()}")
+        try:
+            directory.rename(doomed)
+        except FileNotFoundError:
+            return
+        remove_tree(doomed)
 
     def _locks(self) -> Path:
         return private(self.root / ".locks")

@@ -22,6 +22,10 @@ def read_end(path: Path, *, size: int) -> str:
 
 def tail(path: Path, lines: int = 20) -> str:
     """The last lines of a log, without what a terminal would act on; empty where there is none."""
-    text = _CONTROL_SEQUENCE.sub("", read_end(path, size=_TAIL_BYTES))
-    clean = "".join(char for char in text if char in "\n\t" or char.isprintable())
-    return "\n".join(clean.splitlines()[-lines:])
+    return "\n".join(cleaned(read_end(path, size=_TAIL_BYTES)).splitlines()[-lines:])
+
+
+def cleaned(text: str) -> str:
+    """Text without what a terminal would act on; a guest may have printed anything."""
+    plain = _CONTROL_SEQUENCE.sub("", text)
+    return "".join(char for char in plain if char in "\n\t" or char.isprintable())

@@ -35,6 +35,16 @@ def images_dir() -> Path:
     return private(cache_dir() / "images")
 
 
+def templates_dir() -> Path:
+    """Memory templates, one directory per key."""
+    return private(cache_dir() / "templates")
+
+
+def vms_dir() -> Path:
+    """Long-lived VMs, one directory per name."""
+    return private(state_dir() / "vms")
+
+
 def archives_dir() -> Path:
     """Extracted nextest archives, one directory per digest."""
     return private(cache_dir() / "archives")

@@ -7,9 +7,9 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from vmrunner.errors import CommandFailed, HostError, RunTimeout
+from vmrunner.errors import HostError, RunTimeout
 from vmrunner.host.deadline import Deadline
-from vmrunner.host.process import run_command
+from vmrunner.host.program_version import version_output
 
 MINIMUM_VERSION = (7, 2)
 """The oldest QEMU vmrunner is tested with, that of Debian 12; socket netdevs without root came with it."""
@@ -37,6 +37,12 @@ class Qemu:
     def version_tuple(self) -> tuple[int, ...]:
         """The version for comparisons: `(7, 2, 22)`."""
         return tuple(int(part) for part in self.version.split("."))
+
+    @property
+    def machine_type(self) -> str:
+        """The newest q35 machine of this version; every QEMU names them so, whatever aliases a distribution adds."""
+        major, minor = self.version_tuple[:2]
+        return f"pc-q35-{major}.{minor}"
 
 
 def find_qemu(architecture: str = "x86_64") -> Qemu:
@@ -69,15 +75,17 @@ def _find(program: str, *, hint: str) -> Qemu:
 
 def _version_of(program: str, *, hint: str) -> str:
     try:
-        result = run_command([program, "--version"], deadline=Deadline.after(VERSION_SECONDS))
-    except CommandFailed as error:
-        raise HostError(
-            f"`{program} --version` failed with exit code {error.code}", hint=hint, details=error.details
-        ) from error
+        result = version_output(Path(program), ["--version"], deadline=Deadline.after(VERSION_SECONDS))
     except RunTimeout as error:
         raise HostError(
             f"`{program} --version` did not answer within {VERSION_SECONDS:g} s", hint=hint
         ) from error
+    if result.code:
+        raise HostError(
+            f"`{program} --version` failed with exit code {result.code}",
+            hint=hint,
+            details=(result.stdout + result.stderr).strip() or None,
+        )
     match = _VERSION.search(result.stdout)
     if match is None:
         raise HostError(f"`{program} --version` names no version", hint=hint, details=result.stdout.strip())

@@ -12,16 +12,18 @@ from vmrunner.config.units import Size
 from vmrunner.machine.plan import MachinePlan, Share
 
 NETDEV_ID = "net0"
+MEMORY_ID = "ram"
 GUEST_SSH_PORT = 22
 
 
-def qemu_arguments(plan: MachinePlan, *, monitor_fd: int | str) -> list[str]:
-    """The whole command line. `monitor_fd` is the inherited socket that QMP speaks on."""
+def qemu_arguments(plan: MachinePlan, *, monitor_fd: int | str | None = None) -> list[str]:
+    """The whole command line. `monitor_fd` is the inherited socket that QMP speaks on; a long-lived machine has none."""
     return [
         str(plan.qemu),
         *machine_arguments(plan),
-        *lifecycle_arguments(),
-        *monitor_arguments(monitor_fd),
+        *memory_arguments(plan),
+        *lifecycle_arguments(plan),
+        *monitor_arguments(plan, monitor_fd),
         *boot_arguments(plan),
         *serial_arguments(plan),
         *disk_arguments(plan),
@@ -34,42 +36,69 @@ def qemu_arguments(plan: MachinePlan, *, monitor_fd: int | str) -> list[str]:
 
 
 def machine_arguments(plan: MachinePlan) -> list[str]:
-    """Machine type, accelerator, CPUs and memory, and nothing that QEMU would add by itself."""
+    """Machine type, accelerator and CPUs, and nothing that QEMU would add by itself.
+
+    The type is named with its version: a saved state fits that version only.
+    """
     accelerator = _option("tcg", thread="multi") if plan.accelerator == "tcg" else "kvm"
     return [
         "-name", _option(f"guest={_escape(plan.name)}"),
         "-nodefaults", "-no-user-config",
         "-display", "none",
-        "-machine", "q35,vmport=off",
+        "-machine", f"{plan.machine_type},vmport=off,memory-backend={MEMORY_ID}",
         "-accel", accelerator,
         "-cpu", plan.cpu_model,
         "-smp", str(plan.cpus),
-        "-m", f"size={_memory_size(plan.memory)}",
     ]  # fmt: skip
 
 
-def lifecycle_arguments() -> list[str]:
+def memory_arguments(plan: MachinePlan) -> list[str]:
+    """The guest's memory, always a backend of the same name: saved state refers to it by that.
+
+    QEMU opens the file of a private mapping for writing too (7.2, measured), but does not write to it.
+    """
+    size = _memory_size(plan.memory)
+    if plan.memory_file is None:
+        backend = _option("memory-backend-ram", id=MEMORY_ID, size=size)
+    else:
+        share = "on" if plan.memory_file.shared else "off"
+        path = {"mem-path": plan.memory_file.path}
+        backend = _option("memory-backend-file", id=MEMORY_ID, size=size, share=share, **path)
+    return ["-m", f"size={size}", "-object", backend]
+
+
+def lifecycle_arguments(plan: MachinePlan) -> list[str]:
     """What QEMU may do to the host, and what it does when the guest reboots or panics.
 
-    A reboot ends the machine (the run cannot go on in a fresh boot). A panic pauses it, so that the event is
-    seen before anything else happens.
+    A reboot ends the machine of one run (which cannot go on in a fresh boot). A panic pauses it, so that the event is
+    seen before anything else happens. An incoming machine stays stopped until it is told to go on.
     """
+    reboot = "reset" if plan.long_lived else "shutdown"
     return [
         "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
-        "-action", "reboot=shutdown,shutdown=poweroff,panic=pause",
+        "-action", f"reboot={reboot},shutdown=poweroff,panic=pause",
+        *(("-incoming", "defer", "-S") if plan.incoming else ()),
     ]  # fmt: skip
 
 
-def monitor_arguments(monitor_fd: int | str) -> list[str]:
-    """QMP over a socket that QEMU inherits: no listening path, so neither a race nor a limit on its length."""
-    return [
-        "-chardev", f"socket,id=monitor,fd={monitor_fd}",
-        "-mon", "chardev=monitor,mode=control",
-    ]  # fmt: skip
+def monitor_arguments(plan: MachinePlan, monitor_fd: int | str | None) -> list[str]:
+    """QMP over a socket that QEMU inherits: no listening path, so neither a race nor a limit on its length.
+
+    A long-lived machine listens on a path, for whoever comes later.
+    """
+    if plan.long_lived:
+        endpoint = _option(
+            "socket", id="monitor", path=plan.long_lived.monitor_socket, server="on", wait="off"
+        )
+    else:
+        endpoint = _option("socket", id="monitor", fd=str(monitor_fd))
+    return ["-chardev", endpoint, "-mon", "chardev=monitor,mode=control"]
 
 
 def boot_arguments(plan: MachinePlan) -> list[str]:
-    """Direct kernel boot."""
+    """Direct kernel boot. A machine that is restored has its kernel in its memory, and needs it only to reboot."""
+    if plan.incoming and not plan.long_lived:
+        return []
     arguments = ["-kernel", str(plan.boot.kernel)]
     if plan.boot.initrd:
         arguments += ["-initrd", str(plan.boot.initrd)]
@@ -77,23 +106,25 @@ def boot_arguments(plan: MachinePlan) -> list[str]:
 
 
 def serial_arguments(plan: MachinePlan) -> list[str]:
-    """The first UART is the guest's console; all it prints is kept."""
-    return [
-        "-chardev", _option("file", id="serial", path=plan.serial_log),
-        "-serial", "chardev:serial",
-    ]  # fmt: skip
+    """The first UART is the guest's console; all it prints is kept. A long-lived machine's can be typed at too."""
+    if plan.long_lived:
+        chardev = _option(
+            "socket", id="serial", path=plan.long_lived.console_socket, server="on", wait="off",
+            logfile=plan.serial_log, logappend="on",
+        )  # fmt: skip
+    else:
+        chardev = _option("file", id="serial", path=plan.serial_log)
+    return ["-chardev", chardev, "-serial", "chardev:serial"]
 
 
 def disk_arguments(plan: MachinePlan) -> list[str]:
-    """The root disk. Flushes are not passed on: the overlay of a throw-away machine need not outlive a host crash."""
+    """The root disk. Flushes of a throw-away machine are not passed on: its overlay need not outlive a host crash."""
+    flush = {"cache.no-flush": "off" if plan.long_lived else "on"}
     return [
         "-blockdev", _option(
-            "file", **{"node-name": "root-file"}, filename=plan.disk.overlay,
-            discard="unmap", **{"cache.no-flush": "on"},
+            "file", **{"node-name": "root-file"}, filename=plan.disk.overlay, discard="unmap", **flush
         ),
-        "-blockdev", _option(
-            "qcow2", **{"node-name": "root"}, file="root-file", discard="unmap", **{"cache.no-flush": "on"}
-        ),
+        "-blockdev", _option("qcow2", **{"node-name": "root"}, file="root-file", discard="unmap", **flush),
         "-device", _option("virtio-blk-pci", id="disk0", drive="root", serial="root"),
     ]  # fmt: skip
 

@@ -67,8 +67,10 @@ def demise_by_events(events: Iterable[MachineEvent]) -> Demise | None:
     return None
 
 
-def demise_by_exit(code: int) -> Demise:
-    """What the exit code of a QEMU that said nothing before means."""
+def demise_by_exit(code: int | None) -> Demise:
+    """What the exit code of a QEMU that said nothing before means; None: it was not our child to ask."""
+    if code is None:
+        return Demise("QEMU is gone")
     if code < 0:
         name = signal.Signals(-code).name if -code in set(signal.Signals) else str(-code)
         return Demise(

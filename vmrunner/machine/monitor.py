@@ -71,6 +71,21 @@ class Monitor:
         """Run a command of QEMU's human monitor, for the few things QMP lacks; errors come back as plain text."""
         return str(self.execute("human-monitor-command", {"command-line": line}, deadline=deadline))
 
+    def pass_descriptor(self, name: str, fd: int, *, deadline: Deadline) -> None:
+        """Give QEMU a duplicate of an open descriptor, for commands that refer to it by `name` (QMP `getfd`).
+
+        Raises as `execute` does.
+        """
+
+        async def send() -> None:
+            self._client.send_fd_scm(fd)
+
+        try:
+            self._call(send(), deadline)
+        except (OSError, QMPError) as error:
+            raise MonitorLost("QEMU's monitor does not take descriptors") from error
+        self.execute("getfd", {"fdname": name}, deadline=deadline)
+
     @property
     def events(self) -> tuple[MachineEvent, ...]:
         """Every event so far, oldest first."""

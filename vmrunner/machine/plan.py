@@ -5,11 +5,12 @@ The QEMU argument list is a pure function of a `MachinePlan` (see `vmrunner.mach
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from vmrunner.config.units import Size
+from vmrunner.guest.key import CREDENTIAL
 
 IN_TAG = "in"
 OUT_TAG = "out"
@@ -44,11 +45,39 @@ class KernelBoot:
 
 
 @dataclass(frozen=True)
+class MemoryFile:
+    """A file that is the guest's memory.
+
+    `shared`: what the guest writes goes to the file (mmap(2), MAP_SHARED); else it stays in QEMU's own memory, and the
+    file is only read (MAP_PRIVATE).
+    """
+
+    path: Path
+    shared: bool
+
+
+@dataclass(frozen=True)
+class LongLived:
+    """What a machine has that outlives the process which started it: sockets (paths of at most 107 bytes, unix(7)).
+
+    Such a machine also reboots when its guest does, and its disk's flushes reach the host's disk.
+    """
+
+    monitor_socket: Path
+    console_socket: Path
+
+
+@dataclass(frozen=True)
 class MachinePlan:
-    """Everything about one machine, resolved; paths are absolute."""
+    """Everything about one machine, resolved; paths are absolute.
+
+    `machine_type` is QEMU's versioned name, such as `pc-q35-7.2`. An `incoming` machine does not boot: it waits for
+    saved device state to be loaded into it.
+    """
 
     name: str
     qemu: Path
+    machine_type: str
     accelerator: Literal["kvm", "tcg"]
     cpu_model: str
     cpus: int
@@ -60,3 +89,19 @@ class MachinePlan:
     credentials: tuple[tuple[str, str], ...]
     serial_log: Path
     extra_arguments: tuple[str, ...] = ()
+    memory_file: MemoryFile | None = None
+    incoming: bool = False
+    long_lived: LongLived | None = None
+
+
+def with_shares(plan: MachinePlan, *, inbox: Path, out: Path) -> MachinePlan:
+    """The same machine with other directories on the host behind its shares."""
+    paths = {IN_TAG: inbox, OUT_TAG: out}
+    return replace(plan, shares=tuple(replace(share, path=paths[share.tag]) for share in plan.shares))
+
+
+def with_credential(plan: MachinePlan, authorized_key: str) -> MachinePlan:
+    """The same machine, opened by another login key."""
+    return replace(plan, credentials=tuple(
+        (name, authorized_key if name == CREDENTIAL else value) for name, value in plan.credentials
+    ))  # fmt: skip

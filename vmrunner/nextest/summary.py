@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
@@ -58,4 +59,23 @@ def parse_summary(text: str) -> Summary | None:
         leaky=counts.get("leaky", 0),
         timed_out=timed_out,
         exec_failed=exec_failed,
+    )
+
+
+def merge_summaries(parts: Sequence[Summary]) -> Summary | None:
+    """The summary of a run whose tests were partitioned; None where there is no part.
+
+    Each part counts the other parts' tests as skipped, so what was really skipped is what no part planned to run.
+    `seconds` is that of the longest part.
+    """
+    if not parts:
+        return None
+    planned = sum(part.planned for part in parts)
+    whole = parts[0].planned + parts[0].skipped
+    added = ("run", "passed", "failed", "slow", "flaky", "leaky", "timed_out", "exec_failed")
+    return Summary(
+        seconds=max(part.seconds for part in parts),
+        planned=planned,
+        skipped=max(whole - planned, 0),
+        **{name: sum(getattr(part, name) for part in parts) for name in added},
     )

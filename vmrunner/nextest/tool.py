@@ -12,7 +12,7 @@ from pathlib import Path
 
 from vmrunner.errors import HostError
 from vmrunner.host.deadline import Deadline
-from vmrunner.host.process import run_command
+from vmrunner.host.program_version import version_output
 from vmrunner.nextest.elf import read_elf
 
 NAME = "cargo-nextest"
@@ -37,6 +37,12 @@ class NextestTool:
     interpreter: str | None
     glibc: str | None
 
+    @property
+    def identity(self) -> str:
+        """A word that changes when the program is replaced; its version alone does not tell two builds apart."""
+        found = self.path.resolve().stat()
+        return f"{self.version}-{found.st_size:x}-{found.st_mtime_ns:x}"
+
 
 def find_nextest(*, deadline: Deadline) -> NextestTool:
     """The first cargo-nextest of PATH, cargo's own directory, and this Python environment (the `nextest` extra).
@@ -49,9 +55,7 @@ def find_nextest(*, deadline: Deadline) -> NextestTool:
         if needs is None:
             unfit.append(f"{path}: not a Linux program (ELF), so a guest could not run it")
             continue
-        result = run_command(
-            [path, "nextest", "--version"], deadline=deadline.within(_VERSION_SECONDS), check=False
-        )
+        result = version_output(path, ["nextest", "--version"], deadline=deadline.within(_VERSION_SECONDS))
         version = _VERSION.search(result.stdout)
         if result.code == 0 and version:
             return NextestTool(path, version[1], needs.architecture, needs.interpreter, needs.glibc)

@@ -11,16 +11,16 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-
-import psutil
 
 from vmrunner.events import Emit, Note
 from vmrunner.guest import inbox
 from vmrunner.host.files import remove_tree, try_lock, write_atomically
 from vmrunner.host.paths import cache_dir, private, runs_dir
+from vmrunner.host.process_identity import ProcessIdentity, identity_of
 from vmrunner.host.signals import shielded
+from vmrunner.run.planning import Places
 
 KEPT_RUNS = 50
 """How many runs' reports and logs stay; the oldest go first."""
@@ -32,16 +32,20 @@ _YOUNG_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """The places of one run. `path` holds what is kept; `scratch` what only the machine needs."""
+    """The places of one run. `path` holds what is kept; `scratch` what only the machine needs.
+
+    `share_of_vm` is where the guest writes while the run goes on in a long-lived VM, which has a share of its own.
+    """
 
     id: str
     path: Path
     scratch: Path
+    share_of_vm: Path | None = None
 
     @property
     def out(self) -> Path:
         """The share that the guest writes to; nothing in it is to be trusted."""
-        return self.path / "out"
+        return self.share_of_vm or self.path / "out"
 
     @property
     def inbox(self) -> Path:
@@ -52,6 +56,11 @@ class RunDirectory:
     def overlay(self) -> Path:
         """The machine's disk."""
         return self.scratch / "overlay.qcow2"
+
+    @property
+    def places(self) -> Places:
+        """Where a machine of this run has its files."""
+        return Places(f"vmrunner-{self.id}", self.overlay, self.inbox, self.out, self.serial_log)
 
     @property
     def serial_log(self) -> Path:
@@ -88,10 +97,18 @@ class RunDirectory:
         """The report of the whole run."""
         return self.path / "report.json"
 
+    def shard(self, index: int) -> RunDirectory:
+        """The places of one shard of this run, made below its own."""
+        name = f"shard-{index}"
+        shard = RunDirectory(f"{self.id}-{index}", private(self.path / name), private(self.scratch / name))
+        _make_places(shard)
+        return shard
+
     def remember_qemu(self, pid: int) -> None:
-        """Note which process belongs to this run, by its id and the time it was made (ids are used again)."""
-        created = psutil.Process(pid).create_time()
-        write_atomically(self.scratch / _QEMU_RECORD, json.dumps({"pid": pid, "created": created}))
+        """Note which process belongs to this run, for whoever clears up after it."""
+        identity = identity_of(pid)
+        if identity:
+            write_atomically(self.scratch / _QEMU_RECORD, json.dumps(asdict(identity)))
 
 
 @contextmanager
@@ -104,19 +121,23 @@ def open_run_directory(emit: Emit) -> Iterator[RunDirectory]:
     lock = _take_owner_lock(run.scratch)
     try:
         _forget_old_runs(scratches, keep=KEPT_RUNS)
-        private(run.out)
-        private(run.inbox)
-        for log in (run.serial_log, run.events_log):
-            log.touch(0o600)
-        for log in (run.nextest_log, run.stdout_log):
-            log.touch(0o600)
-            # The guest writes through this second name; whatever it does to the name, ours stays the file.
-            os.link(log, run.out / log.name)
+        _make_places(run)
         yield run
     finally:
         with shielded():
             remove_tree(run.scratch)
             os.close(lock)
+
+
+def _make_places(run: RunDirectory) -> None:
+    private(run.out)
+    private(run.inbox)
+    for log in (run.serial_log, run.events_log):
+        log.touch(0o600)
+    for log in (run.nextest_log, run.stdout_log):
+        log.touch(0o600)
+        # The guest writes through this second name; whatever it does to the name, ours stays the file.
+        os.link(log, run.out / log.name)
 
 
 def _take_owner_lock(scratch: Path) -> int:
@@ -133,7 +154,8 @@ def reap_leftovers(scratches: Path, emit: Emit) -> None:
     for scratch in sorted(scratches.iterdir()):
         with _abandoned(scratch) as abandoned:
             if abandoned:
-                _end_leftover_qemu(scratch)
+                for place in (scratch, *scratch.glob("shard-*")):
+                    _end_leftover_qemu(place)
                 remove_tree(scratch)
                 emit(Note(f"cleared up after the run {scratch.name}, which was killed"))
 
@@ -161,12 +183,8 @@ def _is_old_directory(path: Path) -> bool:
 
 
 def _end_leftover_qemu(scratch: Path) -> None:
-    with contextlib.suppress(OSError, ValueError, TypeError, KeyError, psutil.Error):
-        record = json.loads((scratch / _QEMU_RECORD).read_text())
-        process = psutil.Process(int(record["pid"]))
-        if process.create_time() == record["created"]:
-            process.kill()
-            process.wait(5)
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        ProcessIdentity(**json.loads((scratch / _QEMU_RECORD).read_text())).end(grace=0)
 
 
 def _forget_old_runs(scratches: Path, *, keep: int) -> None:

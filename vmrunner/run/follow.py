@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -14,17 +15,27 @@ from vmrunner.guest.ssh import ConnectionLost
 from vmrunner.guest.unit import UnitRun, UnitStatus
 from vmrunner.host.deadline import Deadline
 from vmrunner.machine.machine import Machine
+from vmrunner.nextest.junit import load_parser
 from vmrunner.run.directory import RunDirectory
+from vmrunner.run.seat import ReadySeat
 
 log = logging.getLogger(__name__)
 
 LOG_LIMIT = 2 << 30
 """Bytes that nextest and the tests may print in one run; a guest must not be able to fill the host's disk."""
 
-_POLL_SECONDS = 0.04
+_POLL_SECONDS = 0.015
 _WIND_DOWN_SECONDS = 15.0
 _SHUTDOWN_SECONDS = 20.0
 _CHUNK = 1 << 20
+
+
+Cancellation = threading.Event
+"""Set by another thread to end a run early."""
+
+
+class Cancelled(Exception):
+    """Another thread ended the run."""
 
 
 @dataclass
@@ -62,23 +73,25 @@ class LogTail:
                 os.close(fd)
 
 
-def follow_unit(machine: Machine, run: RunDirectory, *, deadline: Deadline, emit: Emit) -> UnitStatus:
+def follow_unit(seat: ReadySeat, *, deadline: Deadline, emit: Emit, cancellation: Cancellation) -> UnitStatus:
     """Start the unit and stay with it to its end.
 
-    Raises RunTimeout where the time is up and Interrupted on a signal, both after nextest was given a moment to cancel
-    and to write its report; GuestError where the machine or the connection is gone for good.
+    Raises RunTimeout where the time is up, Interrupted on a signal and Cancelled where another thread wants it, all after
+    nextest was given a moment to cancel and to write its report; GuestError where the machine or the connection is gone for good.
     """
-    tail = LogTail(run, emit)
+    tail = LogTail(seat.run, emit)
     try:
         with phase(emit, "mount", "Handing the tests to the guest"):
-            unit = UnitRun(machine.guest, deadline=deadline)
-            status = _until(unit, machine, tail, deadline, run, only_to_start=True)
+            unit = UnitRun(seat.machine.guest, prelude=seat.prelude, deadline=deadline)
+            load_parser()
+            following = _Following(unit, seat, tail, deadline, cancellation)
+            status = following.until_it_ends(or_starts=True)
         with phase(emit, "unit", "Running the tests"):
             if status is None:
-                status = _until(unit, machine, tail, deadline, run)
+                status = following.until_it_ends()
             assert status is not None
             if status.cut_short:
-                _raise_shutdown(machine, deadline)
+                _raise_shutdown(seat.machine, deadline)
         return status
     finally:
         tail.close()
@@ -89,33 +102,53 @@ def started(run: RunDirectory) -> bool:
     return os.path.lexists(run.out / inbox.STARTED_MARK)
 
 
-def _until(
-    unit: UnitRun,
-    machine: Machine,
-    tail: LogTail,
-    deadline: Deadline,
-    run: RunDirectory,
-    *,
-    only_to_start: bool = False,
-) -> UnitStatus | None:
-    try:
-        while not deadline.passed:
-            machine.check_alive()
-            tail.hand_on()
-            status = unit.poll()
-            if status or (only_to_start and started(run)):
-                return status
-            deadline.pause(_POLL_SECONDS)
-    except Interrupted:
-        tail.emit(Note("interrupted: nextest is asked to stop; once more to end it at once", "warning"))
-        _wind_down(unit, machine, tail)
-        raise
-    tail.emit(Note("the time is up: nextest is asked to stop", "warning"))
-    _wind_down(unit, machine, tail)
-    raise RunTimeout(
-        "the time for the run was up while the tests ran",
-        hint="give it more with `--timeout`, or set nextest's `slow-timeout` to find the test that hangs",
-    )
+@dataclass
+class _Following:
+    unit: UnitRun
+    seat: ReadySeat
+    tail: LogTail
+    deadline: Deadline
+    cancellation: Cancellation
+
+    def until_it_ends(self, *, or_starts: bool = False) -> UnitStatus | None:
+        """Watch everything until the unit has ended (or, on request, nextest is about to start: None then)."""
+        try:
+            while not self.deadline.passed and not self.cancellation.is_set():
+                self.seat.machine.check_alive()
+                self.tail.hand_on()
+                status = self.unit.poll()
+                if status or (or_starts and started(self.seat.run)):
+                    return status
+                self.deadline.pause(_POLL_SECONDS)
+        except Interrupted:
+            self.tail.emit(
+                Note("interrupted: nextest is asked to stop; once more to end it at once", "warning")
+            )
+            self._wind_down()
+            raise
+        if self.cancellation.is_set():
+            self._wind_down()
+            raise Cancelled
+        self.tail.emit(Note("the time is up: nextest is asked to stop", "warning"))
+        self._wind_down()
+        raise RunTimeout(
+            "the time for the run was up while the tests ran",
+            hint="give it more with `--timeout`, or set nextest's `slow-timeout` to find the test that hangs",
+        )
+
+    def _wind_down(self) -> None:
+        """Let nextest cancel its tests, say so, and write its report; not for long."""
+        grace = Deadline.after(_WIND_DOWN_SECONDS)
+        try:
+            self.unit.interrupt(deadline=grace)
+            while not grace.passed:
+                self.seat.machine.check_alive()
+                self.tail.hand_on()
+                if self.unit.poll():
+                    return
+                grace.pause(_POLL_SECONDS)
+        except (ConnectionLost, VmrunnerError) as error:
+            log.debug("wind down: %s", error)
 
 
 def _raise_shutdown(machine: Machine, deadline: Deadline) -> NoReturn:
@@ -128,18 +161,3 @@ def _raise_shutdown(machine: Machine, deadline: Deadline) -> NoReturn:
         hint="did a test do that?",
         details=f"last lines of the serial console:\n{machine.serial_tail()}",
     )
-
-
-def _wind_down(unit: UnitRun, machine: Machine, tail: LogTail) -> None:
-    """Let nextest cancel its tests, say so, and write its report; not for long."""
-    grace = Deadline.after(_WIND_DOWN_SECONDS)
-    try:
-        unit.interrupt(deadline=grace)
-        while not grace.passed:
-            machine.check_alive()
-            tail.hand_on()
-            if unit.poll():
-                return
-            grace.pause(_POLL_SECONDS)
-    except (ConnectionLost, VmrunnerError) as error:
-        log.debug("wind down: %s", error)

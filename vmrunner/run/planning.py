@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from vmrunner.config.model import Config
 from vmrunner.config.units import Size
 from vmrunner.errors import ConfigError
 from vmrunner.guest.key import CREDENTIAL
+from vmrunner.guest.preparation import Preparation
 from vmrunner.host.accelerator import Accelerator
 from vmrunner.host.facts import HostFacts
 from vmrunner.host.qemu import Qemu
@@ -42,6 +44,7 @@ def plan_machine(
     return MachinePlan(
         name=places.name,
         qemu=qemu.path,
+        machine_type=qemu.machine_type,
         accelerator=accelerator.kind,
         cpu_model=accelerator.cpu_model,
         cpus=config.cpus,
@@ -60,11 +63,25 @@ def plan_machine(
     )
 
 
+def preparation_of(config: Config) -> Preparation:
+    """The names that the run asks for."""
+    machine_id = {"shared": "", "random": secrets.token_hex(16)}.get(config.machine_id, config.machine_id)
+    return Preparation(hostname=config.hostname or "", machine_id=machine_id)
+
+
 def check_against_host(config: Config, host: HostFacts) -> None:
     """Refuse what this computer cannot give, before anything is started; both values are named. Raises ConfigError."""
-    if config.memory > host.memory_available:
+    memory, cpus = config.memory * config.shards, config.cpus * config.shards
+    together = f" for {config.shards} shards together" if config.shards > 1 else ""
+    if memory > host.memory_available:
         raise ConfigError(
-            f"`memory` is {config.memory}, but this host has {Size(host.memory_available).for_people()} available"
+            f"`memory` is {config.memory}{f' ({Size(memory).for_people()}{together})' if together else ''}, but this"
+            f" host has {Size(host.memory_available).for_people()} available"
             f" (of {Size(host.memory_total).for_people()})",
             hint="ask for less with `--memory`, or free some",
+        )
+    if config.shards > 1 and cpus > host.cpus:
+        raise ConfigError(
+            f"`cpus` is {config.cpus}, which makes {cpus}{together}, but this host has {host.cpus}",
+            hint="ask for fewer with `--cpus` or `--shards`",
         )

@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from vmrunner.errors import VmrunnerError, exit_code_of
 from vmrunner.events import PhaseFinished
-from vmrunner.machine.plan import MachinePlan
 from vmrunner.nextest import exit_codes
 from vmrunner.nextest.junit import Case
 from vmrunner.nextest.summary import Summary
 from vmrunner.run.directory import RunDirectory
+from vmrunner.run.seat import Seat
 
 Outcome = Literal["passed", "failed", "no-tests", "error"]
-_REPORTED_PHASES = ("image", "archive", "stage", "start", "connect", "mount", "unit", "collect", "stop")
-
-
-@dataclass(frozen=True)
-class MachineFacts:
-    """What the tests ran on, for the report."""
-
-    plan: MachinePlan
-    image: str
-    qemu_version: str
-    accelerator_reason: str
+_REPORTED_PHASES = (
+    "image",
+    "template",
+    "archive",
+    "stage",
+    "start",
+    "connect",
+    "mount",
+    "unit",
+    "collect",
+    "stop",
+)
 
 
 @dataclass
@@ -38,7 +39,8 @@ class Report:
     interrupted: bool = False
     cases: Sequence[Case] = ()
     summary: Summary | None = None
-    machine: MachineFacts | None = None
+    seat: Seat | None = None
+    shards: Sequence[Report] = ()
     phases: Sequence[PhaseFinished] = field(default_factory=list)
     has_junit: bool = False
 
@@ -56,10 +58,12 @@ class Report:
     @property
     def boot_seconds(self) -> float | None:
         """From the start of QEMU to the login over SSH; None where it did not come to that."""
-        seconds = {item.name: item.seconds for item in self.phases if not item.failed}
-        return (
-            round(seconds["start"] + seconds["connect"], 3) if {"start", "connect"} <= set(seconds) else None
-        )
+        return _rounded(self.seat.ready_seconds) if self.seat else None
+
+    @property
+    def running_seconds(self) -> float | None:
+        """From the start of QEMU to a guest that runs (a restored one) or begins to boot."""
+        return _rounded(self.seat.running_seconds) if self.seat else None
 
     def counts(self) -> dict[str, int]:
         """Tests by outcome. nextest's own summary line counts best; without one, its JUnit cases are counted."""
@@ -90,14 +94,15 @@ class Report:
                 for case in self.cases
             ],
             "nextest_seconds": self.summary.seconds if self.summary else None,
-            "start": "booted",
+            "start": self.seat.start if self.seat else None,
+            "running_seconds": self.running_seconds,
             "boot_seconds": self.boot_seconds,
             "phases": [
                 {"name": item.name, "seconds": round(item.seconds, 3)}
                 for item in self.phases
                 if item.name in _REPORTED_PHASES
             ],
-            "machine": _machine_json(self.machine) if self.machine else None,
+            "machine": asdict(self.seat.facts) if self.seat else None,
             "artifacts": {
                 "junit": str(self.run.junit) if self.has_junit else None,
                 "log": str(self.run.nextest_log),
@@ -105,20 +110,19 @@ class Report:
                 "directory": str(self.run.path),
             },
             "error": _error_json(self.error) if self.error else None,
+            **({"shards": [_shard_json(shard) for shard in self.shards]} if self.shards else {}),
         }
 
 
-def _machine_json(facts: MachineFacts) -> dict[str, Any]:
-    return {
-        "name": facts.plan.name,
-        "accelerator": facts.plan.accelerator,
-        "accelerator_reason": facts.accelerator_reason,
-        "cpu_model": facts.plan.cpu_model,
-        "cpus": facts.plan.cpus,
-        "memory": int(facts.plan.memory),
-        "image": facts.image,
-        "qemu": facts.qemu_version,
-    }
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)
+
+
+def _shard_json(shard: Report) -> dict[str, Any]:
+    whole = shard.as_json()
+    kept = ("outcome", "exit_code", "tests", "nextest_seconds", "start", "running_seconds", "boot_seconds",
+            "phases", "artifacts", "error")  # fmt: skip
+    return {name: whole[name] for name in kept}
 
 
 def _error_json(error: VmrunnerError) -> dict[str, Any]:

@@ -55,12 +55,8 @@ def stage_job(
         Path(info.workspace_root), Path(info.target_directory), Path(info.build_directory)
     )
     if layout.remapped:
-        emit(
-            Note(
-                f"the guest cannot have the path {info.workspace_root}: nextest remaps to {layout.workspace}",
-                "warning",
-            )
-        )
+        text = f"the guest cannot have the path {info.workspace_root}: nextest remaps to {layout.workspace}"
+        emit(Note(text, "warning"))
     with phase(emit, "stage", f"Staging the sources from {workspace}") as current:
         staged = stage_sources(
             workspace,
@@ -87,6 +83,8 @@ def stage_job(
             hosts=config.hosts,
             environment=environment,
             store_bind=_store_bind(location, layout),
+            installed_nextest=inbox.installed_nextest(tool.identity) if tool else None,
+            hostname=config.hostname or "",
         )
         for name, text in inbox.render_job(job).items():
             (run.inbox / name).write_text(text)
@@ -111,8 +109,8 @@ def _write_nextest_files(
     nextest = PurePosixPath("cargo-nextest")
     if tool:
         private(run.inbox / inbox.BINARIES)
-        link_or_copy(tool.path.resolve(), run.inbox / inbox.BINARIES / nextest)
-        nextest = inbox.IN / inbox.BINARIES / nextest
+        link_or_copy(tool.path.resolve(), run.inbox / inbox.BINARIES / inbox.CARRIED_NEXTEST.name)
+        nextest = inbox.CARRIED_NEXTEST
     return guest_command(
         nextest_args,
         paths=GuestPaths(

@@ -1,0 +1,61 @@
+"""The key of a memory template: all that must be the same when it is restored, in one digest.
+
+QEMU notices a part of what does not match (another memory size, a missing device) and not another: a different CPU
+model is restored "completed" with a dead guest (measured, QEMU 7.2). So the key is made of QEMU's whole argument list,
+with stand-ins for what may differ from run to run, and of what the arguments only name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from vmrunner.machine.arguments import qemu_arguments
+from vmrunner.machine.plan import MachinePlan, RootDisk
+
+FORMAT_VERSION = 1
+"""Counts up with every change in what a template consists of or how it is made; part of the key and of its record."""
+
+_ANY = Path("/any")
+
+
+def template_key(plan: MachinePlan, *, image_digest: str, guest_tools: Mapping[str, str]) -> str:
+    """The key for machines like `plan`. `guest_tools` names what is put into the guest before it is saved.
+
+    Not in it: names and paths of shares and logs, the login key, the kind of network, how long the machine lives.
+    """
+    parts = {
+        "format": FORMAT_VERSION,
+        "image": image_digest,
+        "qemu": _identity(plan.qemu),
+        "arguments": qemu_arguments(_without_its_own(plan), monitor_fd="any"),
+        "disk": [str(plan.disk.backing_file), plan.disk.backing_format, int(plan.disk.size)],
+        "guest_tools": dict(guest_tools),
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _without_its_own(plan: MachinePlan) -> MachinePlan:
+    """The plan with stand-ins for what is a single machine's own."""
+    return replace(
+        plan,
+        name="any",
+        disk=RootDisk(_ANY, plan.disk.backing_file, plan.disk.backing_format, plan.disk.size),
+        network="restricted",
+        shares=tuple(replace(share, path=_ANY) for share in plan.shares),
+        credentials=tuple((name, "any") for name, _ in plan.credentials),
+        serial_log=_ANY,
+        memory_file=None,
+        incoming=False,
+        long_lived=None,
+    )
+
+
+def _identity(program: Path) -> list[str | int]:
+    """A program by what changes when it is replaced; its version alone does not tell two builds apart."""
+    resolved = program.resolve()
+    found = resolved.stat()
+    return [str(resolved), found.st_size, found.st_mtime_ns]

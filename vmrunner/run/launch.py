@@ -1,0 +1,234 @@
+"""Get a machine for a run: restored from a memory template where that goes, else booted.
+
+A launch begins before the archive is built and the sources are staged, so that the guest's part of it (most of a second
+under TCG, for SSH) goes on beside the host's.
+"""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+
+from vmrunner.config.model import Config
+from vmrunner.errors import BootError, BootTimeout, GuestError, RunTimeout, VmrunnerError
+from vmrunner.events import Emit, Note, phase
+from vmrunner.guest.key import make_login_key
+from vmrunner.host.accelerator import Accelerator
+from vmrunner.host.deadline import Deadline
+from vmrunner.host.qemu import Qemu
+from vmrunner.image.manifest import Image
+from vmrunner.machine import templates
+from vmrunner.machine.machine import Machine, MachineAccess, open_machine, restored
+from vmrunner.machine.plan import MachinePlan, with_credential
+from vmrunner.machine.template_key import template_key
+from vmrunner.machine.templates import Template, TemplateUnusable
+from vmrunner.nextest.tool import NextestTool
+from vmrunner.run.directory import RunDirectory
+from vmrunner.run.planning import plan_machine, preparation_of
+from vmrunner.run.seat import MachineFacts, ReadySeat, Start
+from vmrunner.run.template_making import TemplateRequest, find, find_or_make
+
+# A restored guest answers within a second; one that does not in this time never will.
+_RESTORED_ANSWERS_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class LaunchRequest:
+    """What is to be launched. `tool` is the nextest to be carried into it, None where the image has one."""
+
+    config: Config
+    run: RunDirectory
+    image: Image
+    qemu: Qemu
+    accelerator: Accelerator
+    tool: NextestTool | None
+
+    @property
+    def plan(self) -> MachinePlan:
+        """The machine, were it booted."""
+        return plan_machine(
+            self.config,
+            image=self.image,
+            qemu=self.qemu,
+            accelerator=self.accelerator,
+            places=self.run.places,
+            authorized_key="",
+        )
+
+    @property
+    def template(self) -> TemplateRequest:
+        """The template that this machine can be restored from."""
+        tools = {"nextest": self.tool.identity} if self.tool else {}
+        key = template_key(self.plan, image_digest=self.image.manifest.digest, guest_tools=tools)
+        return TemplateRequest(
+            key, self.plan, self.image, self.qemu.version, self.tool, self.config.boot_timeout
+        )
+
+
+class Launch:
+    """A machine on its way. Made by `launching`."""
+
+    def __init__(self, request: LaunchRequest, *, emit: Emit, deadline: Deadline) -> None:
+        self.request = request
+        self.run = request.run
+        self.image = request.image
+        self.tool = request.tool
+        self.facts = _facts(request)
+        self.network = request.config.network
+        self.hostname = request.config.hostname
+        self.start: Start = "booted"
+        self.running_seconds: float | None = None
+        self.ready_seconds: float | None = None
+        self._began = time.monotonic()
+        self._emit = emit
+        self._deadline = deadline
+        self._stack = ExitStack()
+        self._machine: Machine | None = None
+        self._login: Future[None] | None = None
+        self._template: Template | None = None
+
+    def begin(self) -> None:
+        """Start restoring right away where there is a template; called from the main thread, as `start_qemu` wants."""
+        if self.request.config.start == "booted":
+            return
+        template = find(self.request.template.key, emit=self._emit)
+        if template:
+            self._try_to_restore(template)
+
+    def ready(self) -> ReadySeat:
+        """Wait until the guest is logged in to; a template that does not come up is replaced by a boot.
+
+        Raises BootError and GuestError where the boot fails too, or a restored machine was asked for.
+        """
+        machine = self._machine_that_answers()
+        preparation = replace(preparation_of(self.request.config), clock_shift=machine.clock_shift)
+        return ReadySeat(machine, self.request.run, shlex.join(preparation.command(shares=True)))
+
+    def _machine_that_answers(self) -> Machine:
+        if self._login is None and self.request.config.start != "booted":
+            template = find_or_make(self.request.template, emit=self._emit, deadline=self._deadline)
+            if template:
+                self._try_to_restore(template)
+            elif self.request.config.start == "restored":
+                raise BootError("the machine cannot be restored: there is no memory template for it")
+        if self._login is not None:
+            try:
+                return self._wait_for_login("Waiting for the restored machine")
+            except (BootError, GuestError) as error:
+                self._give_up(error)
+        self._open(None)
+        return self._wait_for_login(
+            f"Booting {self.request.image.manifest.name} under {self.request.plan.accelerator}"
+        )
+
+    def finish(self, *, failed: bool) -> None:
+        """Stop the machine."""
+        with phase(self._emit, "stop", "Stopping the machine"):
+            self.close()
+
+    def close(self) -> None:
+        """Stop the machine, if there is one."""
+        self._stack.close()
+
+    def _try_to_restore(self, template: Template) -> None:
+        try:
+            self._open(template)
+        except (BootError, GuestError) as error:
+            self._give_up(error)
+        except TemplateUnusable as error:
+            self._give_up(BootError(f"the memory template is gone: {error}"))
+
+    def _give_up(self, error: VmrunnerError) -> None:
+        """A template that does not come up is no good to anybody."""
+        self._stack.close()
+        self._login = None
+        if self._deadline.passed or self._template is None:
+            raise error
+        templates.discard(self.request.template.key)
+        if self.request.config.start == "restored":
+            raise error
+        self._emit(
+            Note(f"the memory template was thrown away, and the machine boots: {error.message}", "warning")
+        )
+        self._template = None
+
+    def _open(self, template: Template | None) -> None:
+        request = self.request
+        plan, key = request.plan, make_login_key() if template is None else template.login_key
+        plan = with_credential(plan, key.public)
+        access = MachineAccess(request.image.manifest.ssh_host_key, key)
+        self._template = template
+        self.start = "restored" if template else "booted"
+        text = "Restoring a machine" if template else "Starting QEMU"
+        with phase(self._emit, "start", text):
+            self._began = time.monotonic()
+            if template:
+                plan = restored(plan, template)
+                self._stack.enter_context(templates.hold(template))
+            machine = self._stack.enter_context(
+                open_machine(
+                    plan,
+                    access=access,
+                    qemu_log=request.run.qemu_log,
+                    deadline=self._deadline,
+                    template=template,
+                )
+            )
+            self.running_seconds = time.monotonic() - self._began
+            request.run.remember_qemu(machine.pid)
+        seconds = _RESTORED_ANSWERS_SECONDS if template else request.config.boot_timeout
+        worker = ThreadPoolExecutor(1, "login")
+        # Pushed after the machine, so that it is waited for before the machine's end is; stopping ends the login.
+        self._stack.callback(worker.shutdown)
+        self._stack.callback(machine.stop)
+        self._machine = machine
+        self._login = worker.submit(self._log_in, machine, self._deadline.within(seconds))
+
+    def _log_in(self, machine: Machine, deadline: Deadline) -> None:
+        machine.wait_ready(deadline)
+        self.ready_seconds = time.monotonic() - self._began
+
+    def _wait_for_login(self, text: str) -> Machine:
+        assert self._machine is not None
+        assert self._login is not None
+        with phase(self._emit, "connect", text) as current:
+            try:
+                self._login.result()
+            except BootTimeout as error:
+                if self._deadline.passed:
+                    raise RunTimeout(
+                        "the time for the run was up while the guest booted",
+                        hint="give it more with `--timeout`", details=error.details,
+                    ) from error  # fmt: skip
+                raise
+            current.text = "SSH answers"
+        return self._machine
+
+
+def _facts(request: LaunchRequest) -> MachineFacts:
+    plan = request.plan
+    return MachineFacts(
+        name=plan.name,
+        image=request.image.manifest.name,
+        accelerator=plan.accelerator,
+        accelerator_reason=request.accelerator.reason,
+        cpu_model=plan.cpu_model,
+        cpus=plan.cpus,
+        memory=int(plan.memory),
+        qemu=request.qemu.version,
+    )
+
+
+@contextmanager
+def launching(request: LaunchRequest, *, emit: Emit, deadline: Deadline) -> Iterator[Launch]:
+    """Begin a launch; its machine is stopped when the block ends, however it ends."""
+    launch = Launch(request, emit=emit, deadline=deadline)
+    try:
+        launch.begin()
+        yield launch
+    finally:
+        launch.close()

@@ -1,0 +1,70 @@
+"""The machines of a run that has machines of its own: one, or one for each shard."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+from vmrunner.config.model import Config
+from vmrunner.events import Emit, Note, phase
+from vmrunner.host.accelerator import choose_accelerator
+from vmrunner.host.deadline import Deadline
+from vmrunner.host.facts import read_facts
+from vmrunner.host.qemu import find_qemu
+from vmrunner.image.manifest import Image
+from vmrunner.image.resolve import locate_image, resolve_image
+from vmrunner.image.store import hold
+from vmrunner.nextest.tool import NextestTool
+from vmrunner.run.directory import RunDirectory
+from vmrunner.run.launch import Launch, LaunchRequest, launching
+from vmrunner.run.planning import check_against_host
+
+
+class NewMachines:
+    """What the machines of one run have in common. Raises ConfigError, HostError, ImageError where they cannot be."""
+
+    def __init__(
+        self, run: RunDirectory, config: Config, tool: NextestTool, *, emit: Emit, deadline: Deadline
+    ) -> None:
+        check_against_host(config, read_facts())
+        self._config = config
+        self._tool = tool
+        self._emit = emit
+        self._deadline = deadline
+        self._qemu = find_qemu()
+        self._accelerator = choose_accelerator(
+            config.accel, config.cpu_model, qemu=self._qemu, emit=emit, deadline=deadline
+        )
+        self._located = locate_image(str(config.image), packages=config.packages, emit=emit)
+        numbers = range(1, config.shards + 1)
+        self._runs = [run] if config.shards == 1 else [run.shard(number) for number in numbers]
+
+    def begin(self, stack: ExitStack) -> list[Launch]:
+        """Begin to launch them where their image is there already, else none; `stack` stops them."""
+        return self._launch(self._located.image, stack) if self._located.built else []
+
+    def begin_with_new_image(self, stack: ExitStack) -> list[Launch]:
+        """Build the image first."""
+        with phase(self._emit, "image", "Looking for the image") as current:
+            # Which image it is and why was said when it was located.
+            image = resolve_image(
+                str(self._config.image), packages=self._config.packages, emit=self._without_notes,
+                deadline=self._deadline,
+            )  # fmt: skip
+            current.text = f"{image.manifest.name} {image.manifest.digest[:12]}"
+        return self._launch(image, stack)
+
+    def _launch(self, image: Image, stack: ExitStack) -> list[Launch]:
+        stack.enter_context(hold(image))
+        carried = None if image.manifest.nextest else self._tool
+        requests = [
+            LaunchRequest(self._config, run, image, self._qemu, self._accelerator, carried)
+            for run in self._runs
+        ]
+        return [
+            stack.enter_context(launching(request, emit=self._emit, deadline=self._deadline))
+            for request in requests
+        ]
+
+    def _without_notes(self, event: object) -> None:
+        if not isinstance(event, Note):
+            self._emit(event)  # type: ignore[arg-type]  # what is no note is still an event

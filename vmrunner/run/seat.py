@@ -1,0 +1,63 @@
+"""Where one run of the unit takes place: a machine of its own, or a long-lived VM that is there already."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from vmrunner.image.manifest import Image
+from vmrunner.machine.machine import Machine
+from vmrunner.nextest.tool import NextestTool
+from vmrunner.run.directory import RunDirectory
+
+Start = Literal["restored", "booted", "reused"]
+
+
+@dataclass(frozen=True)
+class MachineFacts:
+    """What the tests ran on, for the report. `memory` is in bytes."""
+
+    name: str
+    image: str
+    accelerator: str
+    accelerator_reason: str
+    cpu_model: str
+    cpus: int
+    memory: int
+    qemu: str
+
+
+@dataclass(frozen=True)
+class ReadySeat:
+    """A machine that answers; `run` as it is seen from now on, for its shares may be the machine's own.
+
+    `prelude` are the shell commands that must go before the unit's start.
+    """
+
+    machine: Machine
+    run: RunDirectory
+    prelude: str
+
+
+class Seat(Protocol):
+    """A machine on its way to a run, whose job is staged in `run`.
+
+    `tool` is the nextest that has to be carried into it, None where it has one. `running_seconds` is the time from
+    QEMU's start to a guest that runs, `ready_seconds` that to the login; None where it did not come to that.
+    """
+
+    run: RunDirectory
+    image: Image
+    tool: NextestTool | None
+    facts: MachineFacts
+    network: Literal["restricted", "user"]
+    hostname: str | None
+    start: Start
+    running_seconds: float | None
+    ready_seconds: float | None
+
+    def ready(self) -> ReadySeat:
+        """Wait for the machine."""
+
+    def finish(self, *, failed: bool) -> None:
+        """Let go of the machine at the end of a run that went to its end; `failed` is whether tests did not pass."""

@@ -1,0 +1,80 @@
+"""One run of the unit in one machine, from a seat that is ready to a report that is filled."""
+
+from __future__ import annotations
+
+import logging
+
+from vmrunner.errors import Interrupted, RunTimeout, UnitFailed, VmrunnerError
+from vmrunner.events import Emit, Note, phase
+from vmrunner.guest.unit import journal_of_unit
+from vmrunner.host.deadline import Deadline
+from vmrunner.host.log_end import read_end, tail
+from vmrunner.nextest import exit_codes
+from vmrunner.nextest.junit import copy_report, parse_cases
+from vmrunner.nextest.summary import parse_summary
+from vmrunner.run.follow import Cancellation, Cancelled, follow_unit, started
+from vmrunner.run.report import Report
+from vmrunner.run.seat import ReadySeat
+from vmrunner.run.staging import StagedJob
+from vmrunner.run.verdict import nextest_exit_code
+
+log = logging.getLogger(__name__)
+
+JUNIT_LIMIT = 256 << 20
+"""Bytes of a JUnit report that are read at most; it comes from the guest."""
+
+_COLLECT_SECONDS = 60.0
+# nextest lists failed tests, which may be many, behind its summary line.
+_SUMMARY_BYTES = 4 << 20
+
+
+def run_suite(
+    report: Report,
+    seat: ReadySeat,
+    job: StagedJob,
+    *,
+    emit: Emit,
+    deadline: Deadline,
+    cancellation: Cancellation,
+) -> None:
+    """Run the staged job and fill the report; `cancellation` ends it early, as a signal does."""
+    report.run = seat.run
+    try:
+        status = follow_unit(seat, deadline=deadline, emit=emit, cancellation=cancellation)
+    except (RunTimeout, Interrupted, Cancelled):
+        _collect_what_there_is(report, job)
+        raise
+    with phase(emit, "collect", "Collecting the results"):
+        log_tail = tail(report.run.nextest_log)
+        published = status.exited and exit_codes.is_published(status.main_status)
+        guest = seat.machine.guest
+        journal = "" if published else journal_of_unit(guest, deadline=deadline.within(_COLLECT_SECONDS))
+        code = nextest_exit_code(status, started=started(report.run), log_tail=log_tail, journal=journal)
+        _collect(report, job)
+        if code == exit_codes.OK and not report.has_junit and report.summary is None and not log_tail:
+            raise UnitFailed(
+                "the unit ended well, but nextest said nothing: it cannot have run", details=journal
+            )
+        if code in (exit_codes.OK, exit_codes.TEST_RUN_FAILED) and not report.has_junit:
+            emit(Note(f"nextest left no JUnit report at {job.junit}", "warning"))
+        report.exit_code = code
+
+
+def _collect(report: Report, job: StagedJob) -> None:
+    """Read the summary and the JUnit report. Raises UnitFailed where the report is not what a report is."""
+    run = report.run
+    report.summary = parse_summary(read_end(run.nextest_log, size=_SUMMARY_BYTES))
+    try:
+        copy_report(run.out, job.junit, run.junit, limit_bytes=JUNIT_LIMIT)
+    except FileNotFoundError:
+        return
+    report.cases = parse_cases(run.junit.read_bytes())
+    report.has_junit = True
+
+
+def _collect_what_there_is(report: Report, job: StagedJob) -> None:
+    """For a run that was cut short: the reason for that is what will be told, not a report that is missing."""
+    try:
+        _collect(report, job)
+    except VmrunnerError as error:
+        log.debug("collect: %s", error)

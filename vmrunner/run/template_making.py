@@ -1,0 +1,255 @@
+"""Make a memory template: boot a machine, warm it, undo what warmed it, and keep it as files.
+
+What is read, linked and cached by one login, the mounts and one run of the unit is in the memory of every machine that
+is restored afterwards; without it each of them would pay for that again (a second and more under TCG, measured).
+"""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from vmrunner.config.units import Duration, Size
+from vmrunner.errors import HostError, UnitFailed, VmrunnerError
+from vmrunner.events import Emit, Note, Phase, phase
+from vmrunner.guest import inbox
+from vmrunner.guest.clock import ClockReading, read_clock
+from vmrunner.guest.key import LoginKey, make_login_key
+from vmrunner.guest.preparation import Preparation
+from vmrunner.guest.ssh import ConnectionLost, Guest
+from vmrunner.guest.undo import undo_run
+from vmrunner.guest.unit import UnitRun, journal_of_unit
+from vmrunner.host.deadline import Deadline
+from vmrunner.host.files import sync_files
+from vmrunner.host.keyed_store import bytes_on_disk
+from vmrunner.image.manifest import Image
+from vmrunner.machine import registry, templates
+from vmrunner.machine.device_state import StateNotTransferred, save_state
+from vmrunner.machine.machine import Machine, MachineAccess, make_overlay, open_machine
+from vmrunner.machine.monitor import CommandRefused, MonitorLost
+from vmrunner.machine.plan import MachinePlan, MemoryFile, with_credential, with_shares
+from vmrunner.machine.templates import Template, TemplateRecord, TemplateUnusable
+from vmrunner.nextest import rehearsal
+from vmrunner.nextest.arguments import GuestPaths, guest_command
+from vmrunner.nextest.configuration import tool_config
+from vmrunner.nextest.tool import NextestTool
+
+_REHEARSAL_SECONDS = 120.0
+_SAVE_SECONDS = 60.0
+# An idle guest takes 3.5 % of a CPU under TCG (measured); it is idle when two looks in a row say so.
+_IDLE_PERCENT = 12.0
+_IDLE_SECONDS = 15.0
+_LOOK_SECONDS = 0.25
+# A guest that calibrated its clock on a busy host may run wrong for good; nextest's times would be wrong in every run.
+_TOLERATED_DRIFT = 0.02
+_DISK_RESERVE = 1 << 30
+
+
+@dataclass(frozen=True)
+class TemplateRequest:
+    """What a template is made for: machines like `plan` on `image`.
+
+    `tool` is put into the guest where the image has no nextest of its own.
+    """
+
+    key: str
+    plan: MachinePlan
+    image: Image
+    qemu_version: str
+    tool: NextestTool | None
+    boot_timeout: Duration
+
+
+def find_or_make(request: TemplateRequest, *, emit: Emit, deadline: Deadline) -> Template | None:
+    """The template of that key; made first where there is none. None where it cannot be made: a note says why.
+
+    Where another process makes it, this one waits for it.
+    """
+    waiting = Note("another vmrunner makes the memory template for this machine; waiting for it")
+    with templates.making_lock(request.key, deadline=deadline, on_wait=lambda: emit(waiting)):
+        found = find(request.key, emit=emit)
+        if found:
+            return found
+        try:
+            templates.prune(keep=registry.references())
+            _check_room(request.plan)
+            with phase(
+                emit, "template", "Making a memory template, once for this image and machine"
+            ) as current:
+                _make(request, current, deadline)
+            return find(request.key, emit=emit)
+        except (
+            VmrunnerError,
+            OSError,
+            ConnectionLost,
+            MonitorLost,
+            CommandRefused,
+            StateNotTransferred,
+        ) as error:
+            if deadline.passed:
+                raise
+            emit(Note(f"no memory template could be made, so this machine boots: {error}", "warning"))
+            return None
+
+
+def find(key: str, *, emit: Emit) -> Template | None:
+    """The template of that key if there is one; one that is no good is thrown away, with a note."""
+    try:
+        return templates.find_template(key)
+    except TemplateUnusable as error:
+        emit(Note(f"the memory template {key[:12]} is no good and was thrown away: {error}", "warning"))
+        templates.discard(key)
+        return None
+
+
+def _check_room(plan: MachinePlan) -> None:
+    """A guest that writes to memory for which the disk has no room takes QEMU down with it (SIGBUS)."""
+    needed = int(plan.memory) + _DISK_RESERVE
+    free = shutil.disk_usage(templates.directory()).free
+    if free < needed:
+        raise HostError(
+            f"it may take {Size(needed).for_people()}, and {Size(free).for_people()} are free in {templates.directory()}"
+        )
+
+
+def _make(request: TemplateRequest, current: Phase, deadline: Deadline) -> None:
+    key = make_login_key()
+    with templates.making(request.key) as directory:
+        (directory / "login-key").touch(0o600)
+        (directory / "login-key").write_text(key.private)
+        clock = _boot_and_save(_plan_in(directory, request.plan, key), request, directory, key, deadline)
+        final_disk = templates.path_of(request.key) / "disk.qcow2"
+        make_overlay(
+            replace(request.plan.disk, overlay=directory / "overlay.qcow2", backing_file=final_disk,
+                    backing_format="qcow2"),
+            qemu_img=request.plan.qemu.with_name("qemu-img"), unchecked=True, deadline=deadline,
+        )  # fmt: skip
+        sync_files(directory)
+        templates.finish_template(directory, _record(request, key, clock))
+        current.text = f"{Size(bytes_on_disk(directory)).for_people()}"
+
+
+def _plan_in(directory: Path, plan: MachinePlan, key: LoginKey) -> MachinePlan:
+    """The plan of the machine that is to be saved: memory and disk in `directory`, which is not final yet."""
+    for name in ("in", "out"):
+        (directory / name).mkdir(mode=0o700)
+    (directory / "ram").touch(0o600)
+    return replace(
+        with_credential(with_shares(plan, inbox=directory / "in", out=directory / "out"), key.public),
+        name="vmrunner-template",
+        disk=replace(plan.disk, overlay=directory / "disk.qcow2"),
+        memory_file=MemoryFile(directory / "ram", shared=True),
+        serial_log=directory / "serial.log",
+        long_lived=None,
+    )
+
+
+def _boot_and_save(
+    plan: MachinePlan, request: TemplateRequest, directory: Path, key: LoginKey, deadline: Deadline
+) -> float:
+    """Boot, warm, undo, save; returns what the guest's clock showed when it was stopped."""
+    _write_rehearsal(directory / "in", request.tool)
+    access = MachineAccess(request.image.manifest.ssh_host_key, key)
+    with open_machine(plan, access=access, qemu_log=directory / "qemu.log", deadline=deadline) as machine:
+        machine.wait_ready(deadline.within(request.boot_timeout))
+        within = deadline.within(_REHEARSAL_SECONDS)
+        machine.guest.execute(["systemctl", "is-system-running", "--wait"], deadline=within)
+        first = read_clock(machine.guest, deadline=within)
+        _rehearse(machine.guest, request.tool, directory, within)
+        undo_run(machine.guest, mounts=(directory / "in" / inbox.MOUNTS).read_text(), deadline=within)
+        second = read_clock(machine.guest, deadline=within)
+        _check_drift(first, second)
+        machine.guest.disconnect()
+        _wait_idle(machine, Deadline.after(_IDLE_SECONDS))
+        machine.check_alive()
+        stopped_at = save_state(
+            machine.monitor, directory / "state", memory_apart=True, deadline=deadline.within(_SAVE_SECONDS)
+        )
+    return stopped_at + second.offset
+
+
+def _write_rehearsal(share: Path, tool: NextestTool | None) -> None:
+    """Fill the `in` share for one run of nextest on nothing of anybody's."""
+    layout = inbox.GuestLayout(inbox.REMAPPED_WORKSPACE, inbox.REMAPPED_WORKSPACE / "target", remapped=False)
+    for name in (inbox.SOURCES, inbox.TARGET, inbox.NEXTEST_FILES, inbox.BINARIES):
+        (share / name).mkdir(mode=0o700)
+    (share / inbox.SOURCES / "target").mkdir()
+    if tool:
+        shutil.copy2(tool.path.resolve(), share / inbox.BINARIES / inbox.CARRIED_NEXTEST.name)
+    for name, text in rehearsal.rehearsal_files(layout.target).items():
+        metadata = name.endswith(".json")
+        (share / (inbox.NEXTEST_FILES if metadata else inbox.TARGET) / name).write_text(text)
+    (share / inbox.TARGET / rehearsal.TEST_BINARY).chmod(0o755)
+    (share / inbox.NEXTEST_FILES / "vmrunner.toml").write_text(tool_config(inbox.OUT / inbox.STORE))
+    files = inbox.IN / inbox.NEXTEST_FILES
+    paths = GuestPaths(
+        nextest=inbox.installed_nextest(tool.identity) if tool else PurePosixPath("cargo-nextest"),
+        binaries_metadata=files / rehearsal.BINARIES_METADATA,
+        cargo_metadata=files / rehearsal.CARGO_METADATA,
+        tool_config=files / "vmrunner.toml",
+        workspace_remap=None,
+        target_dir_remap=None,
+    )
+    job = inbox.Job(layout=layout, command=tuple(guest_command([], paths=paths, color=False)), network="user")
+    for name, text in inbox.render_job(job).items():
+        (share / name).write_text(text)
+
+
+def _rehearse(guest: Guest, tool: NextestTool | None, directory: Path, deadline: Deadline) -> None:
+    """Install nextest, and run the unit as every later run will."""
+    if tool:
+        destination = inbox.installed_nextest(tool.identity)
+        install = f"systemctl start run-vmrunner-in.mount && install -D {inbox.CARRIED_NEXTEST} {destination}"
+        done = guest.execute(["sh", "-c", install], deadline=deadline)
+        if done.code:
+            raise UnitFailed("cargo-nextest could not be put into the guest", details=done.stderr.strip())
+    prelude = shlex.join(Preparation(clock_shift=1e-6).command(shares=True))
+    run = UnitRun(guest, prelude=prelude, deadline=deadline)
+    while (status := run.poll()) is None:
+        if not deadline.pause(0.05):
+            raise UnitFailed("the rehearsal of a test run did not end in time")
+    if not status.exited or status.main_status:
+        log = directory / "out" / inbox.NEXTEST_LOG
+        raise UnitFailed(
+            f"the rehearsal of a test run ended with {status.result}",
+            details=journal_of_unit(guest, deadline=deadline) + (log.read_text() if log.is_file() else ""),
+        )
+
+
+def _check_drift(first: ClockReading, second: ClockReading) -> None:
+    passed = second.at - first.at
+    drift = abs(second.offset - first.offset) - first.uncertainty - second.uncertainty
+    if passed > 0 and drift / passed > _TOLERATED_DRIFT:
+        raise HostError(
+            f"the guest's clock went wrong by {drift:.2f} s in {passed:.1f} s",
+            hint="the host was too busy while the guest booted; the next run tries again",
+        )
+
+
+def _wait_idle(machine: Machine, deadline: Deadline) -> None:
+    """Until the guest does nothing any more, as the host sees it; a guest that never rests is saved as it is."""
+    import psutil  # 40 ms, and only whoever makes a template needs it
+
+    process = psutil.Process(machine.pid)
+    process.cpu_percent()
+    quiet = 0
+    while quiet < 2 and deadline.pause(_LOOK_SECONDS):
+        quiet = quiet + 1 if process.cpu_percent() < _IDLE_PERCENT else 0
+
+
+def _record(request: TemplateRequest, key: LoginKey, clock: float) -> TemplateRecord:
+    plan = request.plan
+    return TemplateRecord(
+        key=request.key,
+        image=request.image.manifest.name,
+        image_directory=request.image.directory,
+        accelerator=plan.accelerator,
+        qemu_version=request.qemu_version,
+        cpus=plan.cpus,
+        memory=int(plan.memory),
+        public_key=key.public,
+        guest_clock=clock,
+        files={},
+    )
