@@ -87,6 +87,13 @@ class TemplateCache:
         return StoredTemplate(directory)
 
 
+def take_all_room(directory: Path) -> None:
+    """Make the tmpfs as small as what is in it."""
+    found = os.statvfs(directory)
+    used = (found.f_blocks - found.f_bfree) * found.f_frsize
+    subprocess.run(["mount", "-o", f"remount,size={used + (2 << 20)}", str(directory)], check=True)
+
+
 def _dead_process() -> int:
     """The id of a process that has ended."""
     ended = subprocess.Popen(["true"])

@@ -49,7 +49,7 @@ def processes_naming(text: str) -> list[psutil.Process]:
 
 def booting_machine(vmrunner: CommandLine) -> Running:
     """A run whose machine has been booting for a moment."""
-    running = vmrunner.start("test", MYDNS)
+    running = vmrunner.start("test", MYDNS, "--start", "booted")
     running.wait_for("^Booting ")
     time.sleep(1)
     assert [process.name() for process in vmrunner.only_run.processes()] == ["qemu-system-x86_64"]

@@ -141,11 +141,29 @@ def write_fake_qemu(directory: Path, body: str = "serve()") -> Path:
 def child_parts(argv: list[str]) -> tuple[Any, Path]:
     """What `write_fake_qemu` gives to its body."""
     fds = [word.split("fd=")[1] for word in argv if word.startswith("socket,id=monitor,fd=")]
-    paths = [word.split("path=")[1] for word in argv if word.startswith("file,id=serial,path=")]
+    listening = [_value(word, "path") for word in argv if word.startswith("socket,id=monitor,path=")]
+    serial = [_value(word, "path") for word in argv if word.startswith("file,id=serial,")]
+    serial += [_value(word, "logfile") for word in argv if word.startswith("socket,id=serial,")]
 
     def serve(**answers: Any) -> None:
         monitor = FakeQmp({"human-monitor-command": USERNET})
         monitor.answers |= {name.replace("_", "-"): answer for name, answer in answers.items()}
-        monitor.serve(socket.socket(fileno=int(fds[0])))
+        if fds:
+            monitor.serve(socket.socket(fileno=int(fds[0])))
+        else:
+            _serve_all(monitor, listening[0])
 
-    return serve, Path(paths[0])
+    return serve, Path(serial[0])
+
+
+def _serve_all(monitor: FakeQmp, path: str) -> None:
+    """One client after the other, as QEMU has it, until one says `quit`."""
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(path)
+        server.listen()
+        while not any(request["execute"] == "quit" for request in monitor.asked):
+            monitor.serve(server.accept()[0])
+
+
+def _value(option: str, key: str) -> str:
+    return next(part.removeprefix(f"{key}=") for part in option.split(",") if part.startswith(f"{key}="))

@@ -106,6 +106,17 @@ def test_only_the_groups_asked_for() -> None:
     assert "No such option" in refused.output
 
 
+def test_single_options_are_left_out() -> None:
+    @click.command()
+    @config_options("machine", leave_out=["memory"])
+    def without_memory(config_file: Path | None, flags: dict[str, object]) -> None:
+        click.echo(json.dumps(flags))
+
+    runner = CliRunner()
+    assert json.loads(runner.invoke(without_memory, ["--cpus", "3"]).output) == {"cpus": "3"}
+    assert runner.invoke(without_memory, ["--memory", "3G"]).exit_code == 2
+
+
 def test_what_is_collected_is_what_the_loader_takes(tmp_path: Path) -> None:
     flags = collected("--memory", "3G", "--host", "a.test=10.0.0.1", "--env", "A=1", "--nextest-arg", "-v")[
         "flags"

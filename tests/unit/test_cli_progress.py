@@ -87,6 +87,27 @@ def test_output_is_handed_on_byte_for_byte(capsysbinary: pytest.CaptureFixture[b
     assert (shown.out, shown.err) == (b"", b"\x1b[31m\xfeerr")
 
 
+@pytest.mark.parametrize(
+    ("printed", "shown"),
+    [
+        (b"one\n", b"[2/3] one\n"),
+        (b"one\ntwo\n", b"[2/3] one\n[2/3] two\n"),
+        (b"\n\n", b"[2/3] \n[2/3] \n"),
+        (b"\x1b[32m\xff\r\n", b"[2/3] \x1b[32m\xff\r\n"),
+        (b"", b""),
+    ],
+)
+def test_each_line_of_a_shard_has_its_label(
+    capsysbinary: pytest.CaptureFixture[bytes], printed: bytes, shown: bytes
+) -> None:
+    stdout = io.BytesIO()
+    lines = Lines(stdout=stdout)
+    lines(Output("stdout", printed, "2/3"))
+    lines(Output("stderr", printed, "2/3"))
+    assert stdout.getvalue() == shown
+    assert capsysbinary.readouterr().err == shown
+
+
 def test_colour_in_a_log_only_where_it_is_asked_for(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from vmrunner.errors import RunTimeout, exit_code_of
 from vmrunner.host.deadline import Deadline
-from vmrunner.host.files import directory_made_atomically, locked, remove_tree, write_atomically
+from vmrunner.host.files import directory_made_atomically, locked, remove_tree, sync_files, write_atomically
 
 
 def test_write_makes_a_private_file(tmp_path: Path) -> None:
@@ -212,3 +212,28 @@ def test_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
         other.kill()
     with locked(tmp_path / "lock", deadline=Deadline.after(1)):
         pass
+
+
+def test_lock_file_that_its_holder_removes_is_made_anew(tmp_path: Path) -> None:
+    """Else two would hold a lock each: one the file that is gone, one the new file of that name."""
+    with hold(tmp_path / "lock") as other:
+
+        def release() -> None:
+            (tmp_path / "lock").unlink()
+            assert other.stdin is not None
+            other.stdin.close()
+
+        with locked(tmp_path / "lock", deadline=Deadline.after(10), on_wait=release):
+            assert (tmp_path / "lock").exists()
+            with (
+                pytest.raises(RunTimeout),
+                locked(tmp_path / "lock", deadline=Deadline.after(0.1)),
+            ):
+                pass
+
+
+def test_files_are_synced_and_directories_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("content")
+    (tmp_path / "directory").mkdir()
+    sync_files(tmp_path)
+    assert (tmp_path / "file").read_text() == "content"

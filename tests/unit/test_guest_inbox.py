@@ -72,6 +72,7 @@ def test_the_script_word_for_word() -> None:
         "mount --all --fstab /run/vmrunner/in/mounts || exit 202\n"
         "cd /home/u/ws || exit 203\n"
         "export VMRUNNER=1 CARGO_TERM_PROGRESS_WHEN=never NEXTEST_DOUBLE_SPAWN=0\n"
+        "export NEXTEST_LOG=info,cargo_nextest::dispatch=warn\n"
         "export RUST_LOG=debug\n"
         "export EMPTY=''\n"
         """export TEXT='it'"'"'s'\n"""

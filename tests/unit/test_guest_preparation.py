@@ -46,6 +46,27 @@ def test_the_guests_program_knows_every_word() -> None:
 
 
 @pytest.mark.skipif(shutil.which("perl") is None, reason="needs perl")
+@pytest.mark.parametrize("read_only_file_is_over_it", [True, False])
+def test_the_guests_program_writes_the_names(tmp_path: Path, read_only_file_is_over_it: bool) -> None:
+    """With the guest's paths led to a directory of the test."""
+    for name in ("kernel", "etc", "run"):
+        (tmp_path / name).mkdir()
+    if read_only_file_is_over_it:
+        (tmp_path / "run" / "machine-id").write_text("the image's\n")
+    program = PROGRAM.read_text().replace("/proc/sys/kernel", f"{tmp_path}/kernel")
+    program = program.replace("'/etc/", f"'{tmp_path}/etc/").replace(
+        "'/run/machine", f"'{tmp_path}/run/machine"
+    )
+    (tmp_path / "prepare").write_text(program)
+    words = Preparation(hostname="db-1.test", machine_id="0123456789abcdef" * 2).command()[1:]
+    subprocess.run(["perl", tmp_path / "prepare", *words], check=True)
+    assert (tmp_path / "kernel" / "hostname").read_text().strip() == "db-1.test"
+    written, other = ("run", "etc") if read_only_file_is_over_it else ("etc", "run")
+    assert (tmp_path / written / "machine-id").read_text() == "0123456789abcdef" * 2 + "\n"
+    assert not (tmp_path / other / "machine-id").exists()
+
+
+@pytest.mark.skipif(shutil.which("perl") is None, reason="needs perl")
 @pytest.mark.parametrize("word", ["surprise", "shift=1e5", "shift=", "hostname=a b", "machine-id=ABC"])
 def test_the_guests_program_refuses_what_it_does_not_know(word: str) -> None:
     done = subprocess.run(["perl", PROGRAM, word], check=False, capture_output=True, text=True)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import paramiko
 import pytest
-from fake_sshd import FakeSshd, answer, keep_running, running_sshd
+from fake_qemu import write_program
+from fake_sshd import FakeSshd, Run, answer, keep_running, running_sshd
 
-from vmrunner.errors import GuestLost, RunTimeout, exit_code_of
+from vmrunner.errors import GuestError, GuestLost, RunTimeout, exit_code_of
 from vmrunner.guest.ssh import ConnectionLost, Guest
 from vmrunner.guest.unit import UnitRun, UnitStatus, journal_of_unit
 from vmrunner.host.deadline import Clock, Deadline
@@ -17,6 +20,10 @@ from vmrunner.host.deadline import Clock, Deadline
 ENDED = (
     b"ActiveState=active\nSubState=exited\nLoadState=loaded\nResult=success\n"
     b"ExecMainCode=1\nExecMainStatus=0\nMemoryPeak=123456\n"
+)
+FAILED = (
+    b"ActiveState=failed\nSubState=failed\nLoadState=loaded\nResult=exit-code\n"
+    b"ExecMainCode=1\nExecMainStatus=100\nMemoryPeak=4096\n"
 )
 RUNNING = ENDED.replace(b"ActiveState=active", b"ActiveState=activating")
 
@@ -80,15 +87,75 @@ def test_a_value_may_hold_an_equals_sign() -> None:
     assert UnitStatus.parse("Result=a=b").result == "a=b"
 
 
+@pytest.fixture
+def computer(tmp_path: Path) -> Path:
+    """A directory of programs that stand for a guest's; what they were told is in the file `told` beside it."""
+    (tmp_path / "bin").mkdir()
+    return tmp_path / "bin"
+
+
+def install_systemctl(computer: Path, *, start: int) -> None:
+    """A systemctl whose `restart` ends with that code, and whose `show` prints SHOWN."""
+    body = f'echo "$1 $2" >>{computer.parent / "told"}\n[ "$1" = show ] && printf %s "$SHOWN"\n'
+    write_program(computer / "systemctl", f"{body}[ $1 = show ] || exit {start}")
+
+
+def in_local_shell(computer: Path) -> Run:
+    """Every command is run by this computer's sh, with the programs of `computer` first."""
+
+    def run(command: str, channel: paramiko.Channel) -> None:
+        environment = {"PATH": f"{computer}:/usr/bin:/bin", "SHOWN": FAILED.decode()}
+        done = subprocess.run(["sh", "-c", command], env=environment, capture_output=True, check=False)
+        answer(done.returncode, done.stdout, done.stderr)(command, channel)
+
+    return run
+
+
 def test_the_unit_is_started_and_shown_by_one_command() -> None:
     with running_sshd(answer(0, ENDED)) as sshd, guest_of(sshd) as guest:
         run = UnitRun(guest, deadline=soon())
         assert poll_to_the_end(run, soon()) == UnitStatus.parse(ENDED.decode())
         assert run.reconnections == 0
         assert len(sshd.commands) == 1
-        assert sshd.commands[0].startswith(
-            "sh -c 'systemctl start cargo-nextest.service; exec systemctl show "
-        )
+        assert sshd.commands[0].startswith("if systemctl restart cargo-nextest.service; then ")
+
+
+def test_a_start_that_went_well_needs_no_second_program(computer: Path) -> None:
+    install_systemctl(computer, start=0)
+    with running_sshd(in_local_shell(computer)) as sshd, guest_of(sshd) as guest:
+        status = poll_to_the_end(UnitRun(guest, deadline=soon()), soon())
+    assert status == UnitStatus("active", "loaded", "success", 1, 0, None)
+    assert status.ended and status.exited and not status.cut_short
+    assert (computer.parent / "told").read_text() == "restart cargo-nextest.service\n"
+
+
+def test_after_a_start_that_failed_systemd_is_asked(computer: Path) -> None:
+    install_systemctl(computer, start=1)
+    with running_sshd(in_local_shell(computer)) as sshd, guest_of(sshd) as guest:
+        assert poll_to_the_end(UnitRun(guest, deadline=soon()), soon()) == UnitStatus.parse(FAILED.decode())
+    told = (computer.parent / "told").read_text().splitlines()
+    assert told == ["restart cargo-nextest.service", "show cargo-nextest.service"]
+
+
+def test_what_must_go_before_the_start_is_run_first(computer: Path) -> None:
+    install_systemctl(computer, start=0)
+    prelude = f"echo prepare >>{computer.parent / 'told'}; true # set up"
+    with running_sshd(in_local_shell(computer)) as sshd, guest_of(sshd) as guest:
+        run = UnitRun(guest, prelude=prelude, deadline=soon())
+        assert poll_to_the_end(run, soon()).main_status == 0
+        assert len(sshd.commands) == 1
+    assert (computer.parent / "told").read_text() == "prepare\nrestart cargo-nextest.service\n"
+
+
+def test_a_preparation_that_fails_is_an_error_and_the_unit_is_not_started(computer: Path) -> None:
+    install_systemctl(computer, start=0)
+    with running_sshd(in_local_shell(computer)) as sshd, guest_of(sshd) as guest:
+        run = UnitRun(guest, prelude="echo 'no such clock' >&2; false", way_out="wind it up", deadline=soon())
+        with pytest.raises(GuestError, match="could not be prepared for the run") as caught:
+            poll_to_the_end(run, soon())
+    assert exit_code_of(caught.value) == 23
+    assert (caught.value.details, caught.value.hint) == ("no such clock", "wind it up")
+    assert not (computer.parent / "told").exists()
 
 
 def test_a_broken_connection_is_made_again_and_the_unit_is_only_looked_at() -> None:

@@ -88,7 +88,9 @@ def test_cpus_and_model() -> None:
     assert value_after("-cpu", words) == "host,-arch-capabilities"
 
 
-@pytest.mark.parametrize(("accelerator", "written"), [("kvm", "kvm"), ("tcg", "tcg,thread=multi")])
+@pytest.mark.parametrize(
+    ("accelerator", "written"), [("kvm", "kvm"), ("tcg", "tcg,thread=multi,tb-size=256")]
+)
 def test_accelerator(accelerator: str, written: str) -> None:
     assert value_after("-accel", arguments.machine_arguments(sample_plan(accelerator=accelerator))) == written
 

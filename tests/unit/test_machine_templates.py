@@ -106,7 +106,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no overlay": (lambda it: (it / "overlay.qcow2").unlink(), "its file `overlay.qcow2` is missing"),
     "no login key": (lambda it: (it / "login-key").unlink(), "its file `login-key` is missing"),
     "a file in its place": (
-        lambda it: (templates.discard(KEY), it.write_text("")),
+        lambda it: it.rename(it.with_name(".tmp-away")).with_name(it.name).write_text(""),
         "its record cannot be read (Not a directory",
     ),
 }

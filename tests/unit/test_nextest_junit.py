@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path, PurePosixPath
+from xml.etree.ElementTree import Element
 
 import pytest
+from defusedxml.ElementTree import parse
 
 from vmrunner.errors import UnitFailed
-from vmrunner.nextest.junit import Case, copy_report, parse_cases, read_cases
+from vmrunner.nextest.junit import Case, copy_report, merge_reports, parse_cases, read_cases
 
 SAMPLES = Path(__file__).parent / "samples"
 REPORT = PurePosixPath("store/default/junit.xml")
@@ -128,3 +130,81 @@ def test_a_copy_is_private(tmp_path: Path) -> None:
     copy_report(share, REPORT, tmp_path / "copy.xml")
     assert (tmp_path / "copy.xml").read_bytes() == b"<testsuites/>"
     assert (tmp_path / "copy.xml").stat().st_mode & 0o777 == 0o600
+
+
+def merged(directory: Path, *samples: str) -> tuple[Element, tuple[Case, ...]]:
+    """The root element and the cases of what came of merging the samples."""
+    destination = directory / "merged.xml"
+    merge_reports([SAMPLES / f"junit-{sample}.xml" for sample in samples], destination)
+    return root_of(destination), parse_cases(destination.read_bytes())
+
+
+def root_of(document: Path) -> Element:
+    root = parse(document).getroot()
+    assert root is not None
+    return root
+
+
+def numbers(element: Element) -> dict[str, str | None]:
+    return {name: element.get(name) for name in ("tests", "failures", "errors", "time")}
+
+
+def test_reports_of_one_suite_become_one_suite_with_all_their_cases(tmp_path: Path) -> None:
+    root, cases = merged(tmp_path, "retries", "timeout")
+    assert cases == (*cases_of("retries").values(), *cases_of("timeout").values())
+    (suite,) = root
+    assert (root.tag, root.get("name"), suite.get("name")) == ("testsuites", "nextest-run", "verdicts")
+    assert numbers(root) == numbers(suite) == {"tests": "6", "failures": "3", "errors": "0", "time": "2.049"}
+
+
+def test_suites_of_other_names_stay_apart(tmp_path: Path) -> None:
+    text = (SAMPLES / "junit-timeout.xml").read_text()
+    (tmp_path / "junit.xml").write_text(text.replace('name="verdicts"', 'name="other::bin/other"'))
+    destination = tmp_path / "merged.xml"
+    merge_reports([SAMPLES / "junit-retries.xml", tmp_path / "junit.xml"], destination)
+    suites = [(suite.get("name"), suite.get("tests")) for suite in root_of(destination)]
+    assert suites == [("verdicts", "5"), ("other::bin/other", "1")]
+
+
+def test_what_tests_printed_survives_word_for_word(tmp_path: Path) -> None:
+    def printed(root: Element) -> list[str | None]:
+        return [
+            "".join(element.itertext()) if element.tag.startswith("system") else element.text
+            for element in root.iter()
+            if element.tag not in {"testsuites", "testsuite", "testcase"}
+        ]
+
+    root, _ = merged(tmp_path, "retries", "flaky-fails")
+    both = [
+        text
+        for name in ("retries", "flaky-fails")
+        for text in printed(root_of(SAMPLES / f"junit-{name}.xml"))
+    ]
+    assert printed(root) == both
+
+
+def test_one_report_stays_what_it_is(tmp_path: Path) -> None:
+    _, cases = merged(tmp_path, "retries")
+    assert cases == tuple(cases_of("retries").values())
+
+
+def test_an_empty_report_adds_nothing(tmp_path: Path) -> None:
+    (tmp_path / "empty.xml").write_text('<testsuites name="nextest-run" tests="0"/>')
+    merge_reports([tmp_path / "empty.xml", SAMPLES / "junit-timeout.xml"], tmp_path / "merged.xml")
+    assert parse_cases((tmp_path / "merged.xml").read_bytes()) == tuple(cases_of("timeout").values())
+
+
+def test_a_merged_report_is_private(tmp_path: Path) -> None:
+    merged(tmp_path, "timeout")
+    assert (tmp_path / "merged.xml").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    "document", [b"", b"not xml", b"<html/>", b'<!DOCTYPE x SYSTEM "file:///etc/passwd"><a/>']
+)
+def test_what_is_no_report_is_not_merged(tmp_path: Path, document: bytes) -> None:
+    (tmp_path / "bad.xml").write_bytes(document)
+    with pytest.raises(UnitFailed, match=r"bad\.xml is malformed") as caught:
+        merge_reports([SAMPLES / "junit-timeout.xml", tmp_path / "bad.xml"], tmp_path / "merged.xml")
+    assert caught.value.exit_code == 23
+    assert not (tmp_path / "merged.xml").exists()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vmrunner.nextest.summary import Summary, parse_summary
+from vmrunner.nextest.summary import Summary, merge_summaries, parse_summary
 
 SAMPLES = Path(__file__).parent / "samples"
 
@@ -63,3 +63,53 @@ def test_a_terminals_line_ends_do_not_matter() -> None:
 )
 def test_no_summary(text: str) -> None:
     assert parse_summary(text) is None
+
+
+def test_no_part_makes_no_whole() -> None:
+    assert merge_summaries([]) is None
+
+
+def test_the_parts_of_one_suite() -> None:
+    """Seven tests, one of them ignored; each part calls the tests of the other ones skipped."""
+    parts = [
+        Summary(seconds=1.5, run=3, planned=3, passed=2, failed=1, skipped=4, flaky=1),
+        Summary(seconds=4.25, run=2, planned=2, passed=1, failed=1, skipped=5, slow=1, timed_out=1),
+        Summary(seconds=0.5, run=1, planned=1, failed=1, skipped=6, exec_failed=1),
+    ]
+    assert merge_summaries(parts) == Summary(
+        seconds=4.25, run=6, planned=6, passed=3, failed=3, skipped=1,
+        slow=1, flaky=1, timed_out=1, exec_failed=1,
+    )  # fmt: skip
+    assert merge_summaries(parts[::-1]) == merge_summaries(parts)
+
+
+def test_one_part_alone_is_the_whole() -> None:
+    part = Summary(seconds=1.0, run=3, planned=5, passed=2, failed=1, skipped=4, leaky=1)
+    assert merge_summaries([part]) == part
+
+
+def test_a_part_without_tests_takes_none_away() -> None:
+    parts = [
+        Summary(seconds=0.0, run=0, planned=0, skipped=7),
+        Summary(seconds=1.0, run=5, planned=5, passed=5, skipped=2),
+    ]
+    whole = merge_summaries(parts)
+    assert whole is not None
+    assert (whole.run, whole.passed, whole.skipped) == (5, 5, 2)
+
+
+def test_what_a_part_did_not_come_to_is_planned_and_not_skipped() -> None:
+    parts = [
+        Summary(seconds=0.1, run=1, planned=3, failed=1, skipped=3),
+        Summary(seconds=1.0, run=3, planned=3, passed=3, skipped=3),
+    ]
+    whole = merge_summaries(parts)
+    assert whole is not None
+    assert (whole.run, whole.planned, whole.skipped) == (4, 6, 0)
+
+
+def test_parts_that_contradict_each_other_skip_nothing_rather_than_less() -> None:
+    parts = [Summary(seconds=1.0, run=2, planned=2, passed=2)] * 2
+    whole = merge_summaries(parts)
+    assert whole is not None
+    assert whole.skipped == 0

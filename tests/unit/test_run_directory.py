@@ -5,18 +5,20 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import signal
 import stat
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
-import psutil
 import pytest
 
 from vmrunner.events import Event, Note, silent
 from vmrunner.host.paths import cache_dir, runs_dir
+from vmrunner.host.process_identity import ProcessIdentity, identity_of
 from vmrunner.run.directory import RunDirectory, open_run_directory, reap_leftovers
 
 
@@ -50,8 +52,11 @@ def leftover(name: str = "20200101-000000-abc") -> Path:
     return scratch
 
 
-def record_qemu(scratch: Path, pid: int, created: float) -> None:
-    (scratch / "qemu.json").write_text(json.dumps({"pid": pid, "created": created}))
+def record_qemu(scratch: Path, pid: int, **changes: object) -> None:
+    """Note a process as a run does with its QEMU; `changes` are fields of the record."""
+    identity = identity_of(pid)
+    assert identity
+    (scratch / "qemu.json").write_text(json.dumps(asdict(identity) | changes))
 
 
 def names_of_runs() -> list[str]:
@@ -143,15 +148,28 @@ def test_the_lock_is_never_seen_unlocked(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_the_qemu_of_a_killed_run_is_ended(sleeper: subprocess.Popen[bytes]) -> None:
     scratch = leftover()
-    record_qemu(scratch, sleeper.pid, psutil.Process(sleeper.pid).create_time())
+    record_qemu(scratch, sleeper.pid)
     reap_leftovers(scratches(), silent)
-    assert not psutil.pid_exists(sleeper.pid)
+    assert sleeper.wait(5) == -signal.SIGKILL
     assert not scratch.exists()
 
 
-def test_a_stranger_who_got_the_same_process_id_is_left_alone(sleeper: subprocess.Popen[bytes]) -> None:
+def test_the_machines_of_a_killed_runs_shards_are_ended(sleeper: subprocess.Popen[bytes]) -> None:
     scratch = leftover()
-    record_qemu(scratch, sleeper.pid, psutil.Process(sleeper.pid).create_time() - 100)
+    shard = scratch / "shard-2"
+    shard.mkdir()
+    record_qemu(shard, sleeper.pid)
+    reap_leftovers(scratches(), silent)
+    assert sleeper.wait(5) == -signal.SIGKILL
+    assert not scratch.exists()
+
+
+@pytest.mark.parametrize("changes", [{"start_ticks": 1}, {"boot_id": "that of yesterday"}])
+def test_a_stranger_who_got_the_same_process_id_is_left_alone(
+    sleeper: subprocess.Popen[bytes], changes: dict[str, object]
+) -> None:
+    scratch = leftover()
+    record_qemu(scratch, sleeper.pid, **changes)
     reap_leftovers(scratches(), silent)
     assert sleeper.poll() is None
     assert not scratch.exists()
@@ -161,13 +179,34 @@ def test_a_run_notes_its_qemu_so_that_the_next_one_finds_it(sleeper: subprocess.
     with open_run_directory(silent) as run:
         run.remember_qemu(sleeper.pid)
         record = json.loads((run.scratch / "qemu.json").read_text())
-    assert record == {"pid": sleeper.pid, "created": psutil.Process(sleeper.pid).create_time()}
+    assert ProcessIdentity(**record) == identity_of(sleeper.pid)
     assert sleeper.poll() is None
 
 
+def test_a_shard_has_places_of_its_own_below_those_of_the_run() -> None:
+    with open_run_directory(silent) as run:
+        one, other = run.shard(1), run.shard(2)
+        assert (one.id, other.id) == (f"{run.id}-1", f"{run.id}-2")
+        assert (one.path, one.scratch) == (run.path / "shard-1", run.scratch / "shard-1")
+        assert {stat.S_IMODE(path.stat().st_mode) for path in (one.path, one.scratch, one.out)} == {0o700}
+        assert one.nextest_log.samefile(one.out / "nextest.log")
+        assert not one.nextest_log.samefile(other.nextest_log)
+        assert not one.nextest_log.samefile(run.nextest_log)
+        names = {directory.places.name for directory in (run, one, other)}
+        assert names == {f"vmrunner-{run.id}", f"vmrunner-{run.id}-1", f"vmrunner-{run.id}-2"}
+    assert not one.scratch.exists()
+    assert one.path.is_dir()
+
+
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", "{}", '{"pid": "x"}', '{"pid": 999999999, "created": 1}', "null"]
-)
+    "text",
+    [
+        "", "{", "[]", "{}", "null", '{"pid": 1, "created": 1.5}',
+        '{"pid": "x", "start_ticks": 1, "boot_id": "y"}',
+        '{"pid": 999999999, "start_ticks": 1, "boot_id": "y"}',
+        '{"pid": -1, "start_ticks": 1, "boot_id": "y"}',
+    ],
+)  # fmt: skip
 def test_a_record_that_says_nothing_is_no_obstacle(text: str) -> None:
     scratch = leftover()
     (scratch / "qemu.json").write_text(text)

@@ -67,6 +67,22 @@ def test_choosing_what_to_build_does_not_go_with_a_built_archive(computer: Path)
     assert "the archive is already built" in report.error.message
 
 
+@pytest.mark.parametrize("argument", [("--partition", "slice:1/2"), ("--partition=count:1/2",)])
+def test_a_partition_of_ones_own_does_not_go_with_shards(computer: Path, argument: tuple[str, ...]) -> None:
+    report = run_tests(request(computer, *argument, shards=2), emit=silent)
+    assert isinstance(report.error, UsageError)
+    assert exit_code_of(report.error) == 2
+    assert "`--partition`" in report.error.message
+    assert "`--shards`" in report.error.message
+    assert report.error.hint == "leave out one of the two"
+    assert report.phases == []
+
+
+def test_a_partition_without_shards_or_for_the_tests_themselves_is_nobodys_concern(computer: Path) -> None:
+    assert request(computer, "--partition", "slice:1/2").arguments.run == ("--partition", "slice:1/2")
+    assert request(computer, "--", "--partition", "x", shards=2).arguments.run == ("--", "--partition", "x")
+
+
 def test_memory_is_checked_before_anything_is_started(computer: Path) -> None:
     report = run_tests(request(computer, memory=Size.parse("64T")), emit=silent)
     assert report.error is not None

@@ -15,13 +15,14 @@ import pytest
 from fake_sshd import FakeSshd, Run, answer, running_sshd
 
 from vmrunner.errors import GuestError, GuestPanicked, Interrupted, RunTimeout, VmrunnerError, exit_code_of
-from vmrunner.events import Event, Note, Output, PhaseFinished, PhaseStarted, silent
+from vmrunner.events import Emit, Event, Note, Output, PhaseFinished, PhaseStarted, silent
 from vmrunner.guest.ssh import Guest
 from vmrunner.guest.unit import UnitStatus
 from vmrunner.host.deadline import Deadline
 from vmrunner.machine.machine import Machine
 from vmrunner.run.directory import RunDirectory, open_run_directory
-from vmrunner.run.follow import LogTail, follow_unit, started
+from vmrunner.run.follow import INTERRUPTED, Cancellation, Cancelled, LogTail, follow_unit, started
+from vmrunner.run.seat import ReadySeat
 
 STATUS = b"ActiveState=active\nLoadState=loaded\nResult=success\nExecMainCode=1\nExecMainStatus=0\n"
 
@@ -58,8 +59,19 @@ def machine(behaviour: Run) -> Iterator[tuple[FakeMachine, FakeSshd]]:
             fake.guest.close()
 
 
-def follow(fake: FakeMachine, run: RunDirectory, events: list[Event], seconds: float = 5.0) -> UnitStatus:
-    return follow_unit(cast("Machine", fake), run, deadline=Deadline.after(seconds), emit=events.append)
+def follow(
+    fake: FakeMachine,
+    run: RunDirectory,
+    emit: Emit,
+    *,
+    seconds: float = 5.0,
+    prelude: str = "",
+    cancellation: Cancellation | None = None,
+) -> UnitStatus:
+    seat = ReadySeat(cast("Machine", fake), run, prelude)
+    return follow_unit(
+        seat, deadline=Deadline.after(seconds), emit=emit, cancellation=cancellation or Cancellation()
+    )
 
 
 def unit_of(run: RunDirectory, *, ends: bool = True) -> Run:
@@ -96,7 +108,7 @@ def output_of(events: list[Event], stream: str) -> bytes:
 def test_a_run_that_ends_by_itself(run: RunDirectory) -> None:
     events: list[Event] = []
     with machine(unit_of(run)) as (fake, _):
-        assert follow(fake, run, events) == UnitStatus.parse(STATUS.decode())
+        assert follow(fake, run, events.append) == UnitStatus.parse(STATUS.decode())
     assert started(run)
     assert output_of(events, "stderr") == b"PASS demo\n"
     assert output_of(events, "stdout") == b"printed\n"
@@ -114,7 +126,7 @@ def test_output_comes_while_the_tests_still_run(run: RunDirectory) -> None:
             raise GuestPanicked("seen")
 
     with machine(unit_of(run, ends=False)) as (fake, _), pytest.raises(GuestPanicked, match="seen"):
-        follow_unit(cast("Machine", fake), run, deadline=Deadline.after(5), emit=stop_once_seen)
+        follow(fake, run, stop_once_seen)
     assert output_of(events, "stderr") == b"PASS demo\n"
 
 
@@ -129,7 +141,7 @@ def test_a_machine_that_dies_ends_the_run_at_once(run: RunDirectory) -> None:
     with machine(panic) as (fake, _):
         began = time.monotonic()
         with pytest.raises(GuestPanicked):
-            follow(fake, run, events)
+            follow(fake, run, events.append)
         assert time.monotonic() - began < 5
     assert output_of(events, "stderr") == b"last words\n"
 
@@ -138,7 +150,7 @@ def test_when_the_time_is_up_nextest_is_asked_to_stop_and_its_words_are_shown(ru
     events: list[Event] = []
     with machine(unit_of(run, ends=False)) as (fake, sshd):
         with pytest.raises(RunTimeout, match="while the tests ran") as caught:
-            follow(fake, run, events, seconds=0.2)
+            follow(fake, run, events.append, seconds=0.2)
         assert "systemctl kill" in sshd.commands[-1]
     assert exit_code_of(caught.value) == 25
     assert "--timeout" in str(caught.value.hint)
@@ -157,10 +169,41 @@ def test_a_signal_lets_nextest_write_its_report_first(run: RunDirectory) -> None
 
     with machine(run_and_interrupt) as (fake, sshd):
         with pytest.raises(Interrupted):
-            follow(fake, run, events)
+            follow(fake, run, events.append)
         assert "systemctl kill" in sshd.commands[-1]
-    assert any(isinstance(event, Note) and event.text.startswith("interrupted") for event in events)
+    assert INTERRUPTED in events
     assert output_of(events, "stderr").endswith(b"Canceling\n")
+
+
+def test_another_thread_can_end_the_run_as_a_signal_does(run: RunDirectory) -> None:
+    events: list[Event] = []
+    cancellation = Cancellation()
+
+    def cancel_once_seen(event: Event) -> None:
+        events.append(event)
+        if isinstance(event, Output):
+            cancellation.set()
+
+    with machine(unit_of(run, ends=False)) as (fake, sshd):
+        with pytest.raises(Cancelled):
+            follow(fake, run, cancel_once_seen, cancellation=cancellation)
+        assert "systemctl kill" in sshd.commands[-1]
+    assert output_of(events, "stderr").endswith(b"Canceling\n")
+    assert not any(isinstance(event, Note) for event in events), "who cancels says so, once for all"
+
+
+def test_a_run_that_was_cancelled_before_it_began_ends_too(run: RunDirectory) -> None:
+    cancellation = Cancellation()
+    cancellation.set()
+    with machine(unit_of(run, ends=False)) as (fake, _), pytest.raises(Cancelled):
+        follow(fake, run, silent, cancellation=cancellation)
+
+
+def test_the_preparation_goes_before_the_unit_in_one_command(run: RunDirectory) -> None:
+    with machine(unit_of(run)) as (fake, sshd):
+        follow(fake, run, silent, prelude="hostname db-1.test")
+        (command,) = sshd.commands
+    assert 0 < command.index("hostname db-1.test") < command.index("systemctl restart cargo-nextest.service")
 
 
 def test_logs_that_grow_without_end_are_an_error(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:

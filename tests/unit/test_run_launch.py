@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from fake_qmp import write_fake_qemu
 from other_process import other_process
@@ -49,8 +50,17 @@ def request_for(directory: Path, qemu: str, **settings: Any) -> LaunchRequest:
     """A launch with a program in QEMU's place that behaves like `qemu`."""
     request = sample_request(directory, **{"boot_timeout": Duration(0.2), **settings})
     write_fake_qemu(directory, qemu)
-    disk = replace(request.plan.disk, overlay=directory / "overlay.qcow2")
-    return replace(request, plan=replace(request.plan, disk=disk))
+    return request
+
+
+def qemus(directory: Path) -> list[int]:
+    """The process ids of what runs in QEMU's place."""
+    program = str(directory / "qemu-system-x86_64")
+    return [
+        process.pid
+        for process in psutil.process_iter(["cmdline"])
+        if program in (process.info["cmdline"] or ())
+    ]
 
 
 def notes(told: list[Event]) -> list[str]:
@@ -87,7 +97,8 @@ def test_the_template_is_that_of_the_plan_the_image_and_the_nextest_that_is_carr
     )
     keys = {request.template.key, carrying.template.key, other_image.template.key}
     assert len(keys) == 3
-    assert replace(request, qemu_log=tmp_path / "other.log").template.key == request.template.key
+    other_run = replace(request.run, id="2", path=tmp_path / "other", scratch=tmp_path / "other")
+    assert replace(request, run=other_run).template.key == request.template.key
     assert carrying.template.tool == tool
     assert carrying.template.plan == request.plan
 
@@ -101,15 +112,14 @@ def test_nothing_begins_where_there_is_no_template(tmp_path: Path, told: list[Ev
 
 
 def test_a_template_is_restored_before_the_machine_is_asked_for(tmp_path: Path, told: list[Event]) -> None:
-    pids: list[int] = []
-    request = replace(request_for(tmp_path, RESTORES), started=pids.append)
+    request = request_for(tmp_path, RESTORES)
     write_template(request.template.key)
     with launched(request, told) as launch:
         assert launch.start == "restored"
         assert launch.running_seconds is not None
         assert launch.running_seconds > 0
         assert launch.ready_seconds is None
-        assert len(pids) == 1
+        assert len(qemus(tmp_path)) == 1
         assert started_phases(told) == ["start"]
         assert notes(told) == []
         # A template in use is not pruned.
@@ -120,15 +130,31 @@ def test_a_template_is_restored_before_the_machine_is_asked_for(tmp_path: Path, 
 def test_a_restored_machine_has_the_templates_disk_and_memory_and_is_opened_by_its_key(
     tmp_path: Path, told: list[Event]
 ) -> None:
-    write = "open(serial.with_name('arguments'), 'w').write('\\n'.join(sys.argv)); "
+    write = f"open({str(tmp_path / 'arguments')!r}, 'w').write(chr(10).join(sys.argv)); "
     request = request_for(tmp_path, write + RESTORES)
     directory = write_template(request.template.key)
     with launched(request, told):
         arguments = (tmp_path / "arguments").read_text().splitlines()
     assert arguments[arguments.index("-incoming") + 1] == "defer"
     assert any(f"mem-path={directory / 'ram'}" in word and "share=off" in word for word in arguments)
-    assert (tmp_path / "overlay.qcow2").read_text() == "overlay.qcow2"
-    assert (tmp_path / "overlay.qcow2").stat().st_mode & 0o777 == 0o600
+    assert request.run.overlay.read_text() == "overlay.qcow2"
+    assert request.run.overlay.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_template_that_goes_before_it_is_restored_is_no_bug(
+    tmp_path: Path, told: list[Event], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process may prune it or throw it away at any moment."""
+    request = sample_request(tmp_path)
+    write_template(request.template.key)
+    found = templates.find_template(request.template.key)
+    templates.discard(request.template.key)
+    monkeypatch.setattr("vmrunner.run.launch.find", lambda *_, **__: found)
+    with launched(request, told):
+        assert notes(told) == [
+            "the memory template was no good and was thrown away: "
+            "the memory template is gone: it was removed meanwhile"
+        ]
 
 
 def test_booted_does_not_look_for_a_template(tmp_path: Path, told: list[Event]) -> None:
@@ -184,7 +210,7 @@ def test_state_that_qemu_does_not_take_is_thrown_away_with_one_line(
     directory = write_template(request.template.key)
     with launched(request, told):
         (note,) = notes(told)
-        assert note.startswith("the memory template was thrown away, and the machine boots: ")
+        assert note.startswith("the memory template was no good and was thrown away: ")
         assert said in note
         assert not directory.exists()
     failed = [event.failed for event in told if isinstance(event, PhaseFinished)]
@@ -212,7 +238,7 @@ def test_a_restored_guest_that_does_not_answer_is_replaced_by_a_boot(
     assert isinstance(error, BootTimeout)
     assert started_phases(told) == ["start", "connect", "start", "connect"]
     (note,) = notes(told)
-    assert note.startswith("the memory template was thrown away, and the machine boots: ")
+    assert note.startswith("the memory template was no good and was thrown away: ")
     assert not directory.exists()
 
 
@@ -267,10 +293,10 @@ def test_no_template_is_begun_where_the_disk_has_no_room_for_it(
 
 
 def test_a_launch_that_is_closed_has_no_process_left(tmp_path: Path, told: list[Event]) -> None:
-    pids: list[int] = []
-    request = replace(request_for(tmp_path, RESTORES), started=pids.append)
+    request = request_for(tmp_path, RESTORES)
     write_template(request.template.key)
     with launched(request, told) as launch:
-        launch.finish()
-        assert not Path(f"/proc/{pids[0]}").exists()
+        assert len(qemus(tmp_path)) == 1
+        launch.finish(failed=False)
+        assert qemus(tmp_path) == []
     assert started_phases(told) == ["start", "stop"]

@@ -109,6 +109,30 @@ def test_memory_that_the_host_has_is_fine() -> None:
     check_against_host(Config(memory=Size.parse("3G")), HOST)
 
 
+@pytest.mark.parametrize(("shards", "cpus", "memory"), [(2, 1, "1.5G"), (1, 2, "3G"), (1, 5, "1G")])
+def test_what_the_host_has_for_all_shards_together_is_fine(shards: int, cpus: int, memory: str) -> None:
+    """One machine may have more processors than the host: it is only slower then."""
+    check_against_host(Config(shards=shards, cpus=cpus, memory=Size.parse(memory)), HOST)
+
+
+def test_more_memory_for_all_shards_than_the_host_has_is_refused_with_both_values() -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_against_host(Config(shards=4, cpus=1, memory=Size.parse("1G")), HOST)
+    assert caught.value.message == (
+        "`memory` is 1G (4 GiB for 4 shards together), but this host has 3 GiB available (of 8 GiB)"
+    )
+    assert caught.value.hint == "ask for less with `--memory` or `--shards`, or free some"
+    assert exit_code_of(caught.value) == 2
+
+
+def test_more_processors_for_all_shards_than_the_host_has_is_refused_with_both_values() -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_against_host(Config(shards=3, cpus=1, memory=Size.parse("512M")), HOST)
+    assert caught.value.message == "`cpus` is 1, which makes 3 for 3 shards together, but this host has 2"
+    assert caught.value.hint == "ask for fewer with `--cpus` or `--shards`"
+    assert exit_code_of(caught.value) == 2
+
+
 def test_more_memory_than_the_host_has_is_refused_with_both_values() -> None:
     host = replace(HOST, memory_available=1_500_000_000)
     with pytest.raises(ConfigError) as caught:

@@ -6,16 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
-from sample_launches import sample_launch
-from sample_plans import sample_plan
+from sample_seats import FACTS, SampleSeat
 
-from vmrunner.config.units import Size
 from vmrunner.errors import GuestLost, NextestFailed
 from vmrunner.events import PhaseFinished
 from vmrunner.nextest.junit import Case
 from vmrunner.nextest.summary import Summary
 from vmrunner.run.directory import RunDirectory
-from vmrunner.run.report import MachineFacts, Outcome, Report
+from vmrunner.run.report import Outcome, Report
 
 RUN = RunDirectory("1", Path("/state/runs/1"), Path("/cache/scratch/1"))
 CASES = (
@@ -30,19 +28,12 @@ PHASES = [
     PhaseFinished("connect", 4.5),
     PhaseFinished("unit", 9.87654),
 ]
-MACHINE = MachineFacts(
-    sample_plan(accelerator="tcg", cpu_model="max", memory=Size.parse("1G")),
-    "debian",
-    "7.2.22",
-    "no /dev/kvm",
-)
 
 
-def test_the_whole_document(tmp_path: Path) -> None:
-    launch = sample_launch(tmp_path)
-    launch.start, launch.running_seconds, launch.ready_seconds = "restored", 0.14159, 0.98765
+def test_the_whole_document() -> None:
+    seat = SampleSeat(RUN, start="restored", running_seconds=0.14159, ready_seconds=0.98765)
     report = Report(
-        RUN, exit_code=100, cases=CASES, machine=MACHINE, phases=PHASES, has_junit=True, launch=launch,
+        RUN, exit_code=100, cases=CASES, phases=PHASES, has_junit=True, seat=seat,
         summary=Summary(seconds=0.02, run=3, planned=3, passed=2, failed=1, skipped=4, flaky=1),
     )  # fmt: skip
     assert report.as_json() == {
@@ -148,11 +139,59 @@ def test_without_a_machine_there_are_neither_start_nor_times() -> None:
     assert [document[name] for name in ("start", "running_seconds", "boot_seconds")] == [None] * 3
 
 
-def test_a_machine_that_did_not_answer_has_no_boot_time(tmp_path: Path) -> None:
-    launch = sample_launch(tmp_path)
-    launch.running_seconds = 0.5
-    document = Report(RUN, launch=launch).as_json()
+def test_a_machine_that_did_not_answer_has_no_boot_time() -> None:
+    document = Report(RUN, seat=SampleSeat(RUN, running_seconds=0.5)).as_json()
     assert [document[name] for name in ("start", "running_seconds", "boot_seconds")] == ["booted", 0.5, None]
+
+
+def test_a_run_without_shards_does_not_speak_of_them() -> None:
+    assert "shards" not in Report(RUN, exit_code=0).as_json()
+
+
+def test_each_shard_is_told_with_what_is_its_own() -> None:
+    one, other = (RunDirectory(f"1-{n}", RUN.path / f"shard-{n}", RUN.scratch / f"shard-{n}") for n in (1, 2))
+    error = GuestLost("the guest rebooted itself")
+    report = Report(
+        RUN,
+        error=error,
+        seat=SampleSeat(one),
+        shards=[
+            Report(
+                one, exit_code=0, phases=PHASES, has_junit=True, cases=CASES[:1],
+                seat=SampleSeat(one, start="restored", running_seconds=0.1, ready_seconds=0.9),
+                summary=Summary(seconds=0.02, run=1, planned=1, passed=1, skipped=2),
+            ),
+            Report(other, error=error, seat=SampleSeat(other)),
+        ],
+    )  # fmt: skip
+    document = report.as_json()
+    assert document["machine"]["name"] == FACTS.name
+    first, second = document["shards"]
+    assert first == {
+        "outcome": "passed",
+        "exit_code": 0,
+        "tests": {"passed": 1, "failed": 0, "skipped": 2, "flaky": 0},
+        "nextest_seconds": 0.02,
+        "start": "restored",
+        "running_seconds": 0.1,
+        "boot_seconds": 0.9,
+        "phases": document_phases(report.shards[0]),
+        "artifacts": {
+            "junit": "/state/runs/1/shard-1/junit.xml",
+            "log": "/state/runs/1/shard-1/nextest.log",
+            "serial": "/state/runs/1/shard-1/serial.log",
+            "directory": "/state/runs/1/shard-1",
+        },
+        "error": None,
+    }
+    assert (second["outcome"], second["exit_code"], second["start"]) == ("error", 23, "booted")
+    assert second["error"]["message"] == "the guest rebooted itself"
+    assert json.loads(json.dumps(document)) == document
+
+
+def document_phases(report: Report) -> object:
+    """The phases as a document of their own tells them."""
+    return report.as_json()["phases"]
 
 
 def test_without_junit_there_is_no_path_to_one() -> None:

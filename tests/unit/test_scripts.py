@@ -18,7 +18,11 @@ name=$(basename "$0")
 echo "$name $*" >>"$CALLS"
 if read line; then echo "$name was given input: $line" >>"$CALLS"; fi
 case " $FAILING " in *" $name:"*) code=${FAILING##*$name:}; exit "${code%% *}" ;; esac
-case "$name" in pytest) echo "3 passed in 0.01s" ;; vmrunner) cat "$REPORT" ;; esac
+case "$name" in
+pytest) echo "3 passed in 0.01s" ;;
+vmrunner) cat "$REPORT" ;;
+python) cat "$MEMORY" ;;
+esac
 """
 
 
@@ -30,13 +34,15 @@ class Clone:
         self.written = root / "calls"
         self.report = root / "report"
         self.report.touch()
+        self.memory = root / "memory"
+        self.memory.touch()
         shutil.copytree(ROOT / "scripts", root / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copytree(ROOT / ".ci", root / ".ci")
         (root / "tests" / "crates" / "mydns").mkdir(parents=True)
         (root / ".venv" / "bin").mkdir(parents=True)
         (root / "own").mkdir()
         fakes = [root / "own" / "cargo", root / "scripts" / "setup"]
-        fakes += [root / ".venv" / "bin" / name for name in ("ruff", "mypy", "pytest", "vmrunner")]
+        fakes += [root / ".venv" / "bin" / name for name in ("ruff", "mypy", "pytest", "vmrunner", "python")]
         for path in fakes:
             path.write_text(FAKE)
             path.chmod(0o755)
@@ -50,6 +56,7 @@ class Clone:
             "HOME": str(self.root),
             "CALLS": str(self.written),
             "REPORT": str(self.report),
+            "MEMORY": str(self.memory),
             "FAILING": failing,
             "CI": "true",
         }
@@ -165,16 +172,34 @@ def report(*, boot: float) -> str:
     )
 
 
+def memory(*, private: int) -> str:
+    machines = [{"private": private, "proportional": 60_000_000}] * 3
+    return json.dumps({"restored": machines, "logged_in": machines})
+
+
+def test_bench_leaves_no_vm(clone: Clone) -> None:
+    clone.report.write_text(report(boot=4.0))
+    clone.memory.write_text(memory(private=1))
+    clone.run("scripts/bench", "--runs", "1", "--comparison-runs", "0")
+    verbs = [call.split() for call in clone.calls if call.startswith(("vmrunner up", "vmrunner rm"))]
+    (_, up, name, *_), (_, rm, *_, removed) = verbs
+    assert (up, rm, removed) == ("up", "rm", name)
+
+
 def test_bench_prints_a_table(clone: Clone) -> None:
     clone.report.write_text(report(boot=4.0))
+    clone.memory.write_text(memory(private=52_000_000))
     done = clone.run("scripts/bench", "--runs", "2", "--comparison-runs", "0", "--", "--accel", "tcg")
     assert done.returncode == 0, done.stdout
     runs = [call for call in clone.calls if call.startswith("vmrunner test")]
-    assert len(runs) == 3  # the first one is not measured
-    assert all(run.endswith("tests/crates/mydns --format json --accel tcg") for run in runs)
+    in_vm = [run for run in runs if " --vm " in run]
+    assert (len(runs), len(in_vm)) == (6, 3)  # the first one of each is not measured
+    assert all(run.endswith("tests/crates/mydns --format json --accel tcg") for run in runs[:3])
+    assert runs[3:] == in_vm
     assert "2 CPUs and 1024 MiB for the guest under tcg (max), QEMU 7.2.22" in done.stdout
     assert "| unit | 2.00 | 2.00 | 2.00 |" in done.stdout
     assert "| QEMU's start to SSH login | 4.00 | 4.00 | 4.00 |" in done.stdout
+    assert "| restored, nobody logged in | 52, 52, 52 | 60, 60, 60 |" in done.stdout
     assert "not measured |" in done.stdout  # no goal is about a machine that was booted
 
 

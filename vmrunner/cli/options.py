@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -37,13 +37,15 @@ class RowType(click.ParamType):  # type: ignore[type-arg]  # generic in newer ve
         return words
 
 
-def config_options(*groups: Group) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Give a command `--config` and the flags of `groups`.
+def config_options(
+    *groups: Group, leave_out: Collection[str] = ()
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a command `--config` and the flags of `groups`, without those of the fields in `leave_out`.
 
     The command gets `config_file` (a Path or None) and `flags` (the given ones only, by field name, as text or a
     tuple of texts): what `load_config` takes.
     """
-    rows = rows_of(*groups)
+    rows = tuple(row for row in rows_of(*groups) if row.field not in leave_out)
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(command)

@@ -18,10 +18,12 @@ from vmrunner.host.signals import interruptible
 from vmrunner.machine.vm_record import DEFAULT_NAME
 from vmrunner.run.vm_lifecycle import bring_up
 
+_FOR_TESTS_ALONE = ("hosts", "env", "shards", "keep", "format")
+
 
 @click.command("up")
 @click.argument("name", default=DEFAULT_NAME)
-@config_options("image", "machine", "guest", "run")
+@config_options("image", "machine", "guest", "run", leave_out=_FOR_TESTS_ALONE)
 def command(name: str, config_file: Path | None, flags: Mapping[str, object]) -> None:
     """Start the VM NAME, made where there is none yet, and leave it running.
 

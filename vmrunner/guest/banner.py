@@ -15,28 +15,40 @@ from vmrunner.host.deadline import Deadline
 
 _SHORTEST_INTERVAL_SECONDS = 0.4
 _LONGEST_INTERVAL_SECONDS = 5.0
+_PATIENT_INTERVAL_SECONDS = 3.0
 _ATTEMPTS_OPEN = 8
 _PEEK = b"SSH-"
 
 
 def open_answering_socket(
-    port: int, *, deadline: Deadline, alive: Callable[[], None]
+    port: int,
+    *,
+    deadline: Deadline,
+    alive: Callable[[], None],
+    is_up: bool = False,
+    meanwhile: Callable[[], None] | None = None,
 ) -> socket.socket | None:
     """A loopback connection on which a banner is waiting to be read, or None where the deadline passed.
 
     A first packet that the booting guest missed is sent again only after seconds, so fresh connections are tried while
     the older ones stay open. Each that reaches sshd costs the guest a process, so they come ever more slowly, until the
     guest refuses one: then its kernel is up, sshd is about to be, and the attempts are quick again.
+
+    A guest that `is_up` misses nothing, so it gets time for one connection first. `meanwhile` is called as soon as the
+    first attempt is under way.
     """
     pending: list[socket.socket] = []
     winner = None
-    interval = _SHORTEST_INTERVAL_SECONDS
+    interval = _PATIENT_INTERVAL_SECONDS if is_up else _SHORTEST_INTERVAL_SECONDS
     try:
         while winner is None and not deadline.passed:
             alive()
             if len(pending) >= _ATTEMPTS_OPEN:
                 pending.pop(0).close()
             _attempt(port, pending)
+            if meanwhile:
+                meanwhile()
+                meanwhile = None
             opened = len(pending)
             winner = _first_with_banner(pending, deadline.within(interval), alive)
             refused = len(pending) < opened

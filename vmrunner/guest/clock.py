@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-
-import paramiko
+from typing import TYPE_CHECKING
 
 from vmrunner.errors import GuestError
 from vmrunner.guest.ssh import ConnectionLost, Guest
 from vmrunner.host.deadline import Deadline
+
+if TYPE_CHECKING:
+    import paramiko
 
 _CLOCK = "/usr/lib/vmrunner/clock"
 _ROUNDS = 8
@@ -29,6 +31,8 @@ def read_clock(guest: Guest, *, deadline: Deadline) -> ClockReading:
 
     Raises ConnectionLost; GuestError where the guest does not say the time.
     """
+    import paramiko
+
     channel = guest.open_channel(lambda new: new.exec_command(_CLOCK), deadline=deadline)
     try:
         channel.settimeout(max(deadline.remaining, 0.1))

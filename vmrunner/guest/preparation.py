@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-_PREPARE = "/usr/lib/vmrunner/prepare"
+PREPARE = "/usr/lib/vmrunner/prepare"
+"""The guest's program for it, a part of every image."""
 
 
 @dataclass(frozen=True)
@@ -24,12 +25,16 @@ class Preparation:
     hostname: str = ""
     machine_id: str = ""
 
-    def command(self, *, shares: bool = False) -> tuple[str, ...]:
-        """The command for it, which also mounts the shares where that is wanted; empty where there is nothing to do."""
+    def command(self, *, undo: bool = False, shares: bool = False) -> tuple[str, ...]:
+        """The command for it; empty where there is nothing to do.
+
+        `undo` first clears away what the run before left, `shares` mounts the shares.
+        """
         words = [
+            *(("undo",) if undo else ()),
             *((f"shift={self.clock_shift:.6f}",) if self.clock_shift else ()),
             *((f"hostname={self.hostname}",) if self.hostname else ()),
             *((f"machine-id={self.machine_id}",) if self.machine_id else ()),
             *(("shares",) if shares else ()),
         ]
-        return (_PREPARE, *words) if words else ()
+        return (PREPARE, *words) if words else ()

@@ -23,10 +23,11 @@ _SHOW = ("systemctl", "show", UNIT, _SHUTDOWN, *(f"--property={name}" for name i
 # What `_SHOW` would say of a unit whose start went well: a oneshot unit does that when its process ended with 0.
 _SUCCEEDED = "ActiveState=active\\nLoadState=loaded\\nResult=success\\nExecMainCode=1\\nExecMainStatus=0\\n"
 _PRELUDE_FAILED = "prelude-failed"
-# One command, and as few processes as can be: each costs 50 to 100 ms under TCG. `start` of a oneshot unit returns when
+# One command, and as few processes as can be: each costs 50 to 100 ms under TCG. `restart` of a oneshot unit is a `start`
+# unless the unit stands there since the run before, and returns when
 # it has ended.
 _START_AND_SHOW = (
-    f"""if systemctl start {UNIT}; then printf '{_SUCCEEDED}'; else exec {shlex.join(_SHOW)}; fi"""
+    f"""if systemctl restart {UNIT}; then printf '{_SUCCEEDED}'; else exec {shlex.join(_SHOW)}; fi"""
 )
 _SHOW_SECONDS = 30.0
 _RECONNECT_SECONDS = 60.0
@@ -91,12 +92,16 @@ class UnitStatus:
 class UnitRun:
     """One run of the unit. `poll` it until it gives a status; a broken connection is made again.
 
-    `prelude` are shell commands to be run before the unit is started; if they fail, it is not.
+    `prelude` are shell commands to be run before the unit is started; if they fail, it is not, and `way_out` is the
+    error's hint.
     """
 
-    def __init__(self, guest: Guest, *, prelude: str = "", deadline: Deadline) -> None:
+    def __init__(
+        self, guest: Guest, *, prelude: str = "", way_out: str | None = None, deadline: Deadline
+    ) -> None:
         self._guest = guest
         self._deadline = deadline
+        self._way_out = way_out
         self._start_line = _after(prelude, _START_AND_SHOW)
         self._command: RemoteCommand | None = None
         self.reconnections = 0
@@ -117,7 +122,11 @@ class UnitRun:
         if done is None:
             return None
         if done.stdout.startswith(_PRELUDE_FAILED):
-            raise GuestError("the guest could not be prepared for the run", details=done.stderr.strip())
+            raise GuestError(
+                "the guest could not be prepared for the run",
+                hint=self._way_out,
+                details=done.stderr.strip(),
+            )
         status = UnitStatus.parse(done.stdout)
         if status.ended:
             return status

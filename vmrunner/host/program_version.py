@@ -5,6 +5,7 @@ An answer holds for one file: another size or time of change, and the program is
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,13 +25,15 @@ def version_output(program: Path, arguments: Sequence[str], *, deadline: Deadlin
     question = [str(program), *arguments]
     stamp = _stamp(program)
     for entry in remembered:
-        if entry.get("command") == question and entry.get("stamp") == stamp:
+        if entry.get("command") == question and entry.get("stamp") == stamp and "output" in entry:
             return CommandResult(question, 0, str(entry["output"]).encode(), b"")
     result = run_command(question, deadline=deadline, check=False)
     if result.code == 0:
         others = [entry for entry in remembered if entry.get("command") != question]
         document = [*others, {"command": question, "stamp": stamp, "output": result.stdout}]
-        write_atomically(_memory(), json.dumps(document, indent=2))
+        # A disk that is full or read-only costs the next caller some time, and this one nothing.
+        with contextlib.suppress(OSError):
+            write_atomically(_memory(), json.dumps(document, indent=2))
     return result
 
 

@@ -59,6 +59,7 @@ def start_detached(
         with shielded():
             process.terminate(_TERMINATE_SECONDS)
         raise
+    process.release()
 
 
 @contextmanager
@@ -83,6 +84,7 @@ def machine_of(record: VmRecord, *, deadline: Deadline) -> Iterator[Machine]:
                 hint="another command may be speaking with it; try again when it has ended",
             ) from error
         machine.state = MachineState.READY
+        machine.is_up = True
         yield machine
 
 

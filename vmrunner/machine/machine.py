@@ -63,7 +63,8 @@ class MachineAccess:
 class Machine:
     """A running QEMU with its guest. Made by `open_machine`.
 
-    `clock_shift` is by how many seconds a restored guest's clock is late; its `Preparation` sets that right.
+    `clock_shift` is by how many seconds a restored guest's clock is late; its `Preparation` sets that right. `is_up` is
+    whether the guest is known to have booted.
     """
 
     def __init__(self, plan: MachinePlan, process: Process, monitor: Monitor, access: MachineAccess) -> None:
@@ -72,6 +73,7 @@ class Machine:
         self.monitor = monitor
         self._process = process
         self.clock_shift = 0.0
+        self.is_up = False
         self.ssh_port = _read_forwarded_port(monitor)
         self.guest = Guest(Endpoint(self.ssh_port, access.host_key, access.login_key), alive=self.check_alive)
 
@@ -92,6 +94,7 @@ class Machine:
             if self._process.wait(1):
                 raise self._process.exited_error("while its saved state was loaded") from error
             raise BootError(f"the saved state could not be loaded: {error}") from error
+        self.is_up = True
         self.clock_shift = resumed_at - saved.guest_clock
 
     def wait_ready(self, deadline: Deadline) -> None:
@@ -100,7 +103,7 @@ class Machine:
         Raises BootTimeout with the end of the serial log, BootError where the machine died on the way.
         """
         try:
-            self.guest.connect(deadline)
+            self.guest.connect(deadline, is_up=self.is_up)
         except BootTimeout as error:
             raise BootTimeout(
                 error.message,
@@ -214,8 +217,15 @@ def restored(plan: MachinePlan, template: Template) -> MachinePlan:
 
 def copy_overlay(template: Template, overlay: Path) -> None:
     """The template's empty overlay as a machine's own; a copy of 200 kB takes less time than to run qemu-img."""
-    shutil.copyfile(template.overlay, overlay)
-    overlay.chmod(0o600)
+    try:
+        shutil.copyfile(template.overlay, overlay)
+        overlay.chmod(0o600)
+    except OSError as error:
+        if not template.overlay.exists():
+            raise  # the template is gone, which is another matter
+        raise ImageError(
+            f"the machine's disk could not be made at {overlay}: {error.strerror}", hint="is the disk full?"
+        ) from error
 
 
 def make_overlay(disk: RootDisk, *, qemu_img: Path, deadline: Deadline, unchecked: bool = False) -> None:

@@ -7,6 +7,7 @@ import shlex
 import shutil
 import socket
 import subprocess
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -84,6 +85,10 @@ class QemuProcess:
         """End it at once, and wait."""
         self._child.kill()
         self._child.wait()
+
+    def release(self) -> None:
+        """Have no more to do with it: it runs on, and is reaped where it ends before this process does."""
+        threading.Thread(target=self._child.wait, name="reaper", daemon=True).start()
 
     def exited_error(self, when: str) -> QemuExited:
         """An error that carries what QEMU said, for a process that ended `when` it should not have."""

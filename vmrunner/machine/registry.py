@@ -12,7 +12,6 @@ import contextlib
 import difflib
 import json
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +23,7 @@ from vmrunner.errors import RunTimeout, UsageError, VmBusy, VmDamaged, VmNotRunn
 from vmrunner.events import Emit, Note
 from vmrunner.host.deadline import Deadline
 from vmrunner.host.files import locked, remove_tree, try_lock, write_atomically
-from vmrunner.host.paths import private, runtime_dir, vms_dir
+from vmrunner.host.paths import private, vms_dir
 from vmrunner.host.process_identity import processes_with_argument
 from vmrunner.machine import templates
 from vmrunner.machine.vm_record import VmDirectory, VmRecord, VmState, check_name, read_record
@@ -123,9 +122,11 @@ def changing(name: str, *, emit: Emit) -> Iterator[None]:
                 hint="try again when it has",
             ) from error
         path.write_text(str(os.getpid()))
-        yield
-        if not VmDirectory(name).path.exists():
-            path.unlink(missing_ok=True)
+        try:
+            yield
+        finally:
+            if not VmDirectory(name).path.exists():
+                path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -195,8 +196,7 @@ def erase(name: str) -> None:
     with contextlib.suppress(VmDamaged, FileNotFoundError):
         record = read_record(directory)
     end_process(directory, record)
-    if record:
-        shutil.rmtree(runtime_dir() / record.runtime_id, ignore_errors=True)
+    remove_tree(directory.sockets)
     # Without its record it is no VM any more, however much of the rest is still there.
     directory.record.unlink(missing_ok=True)
     remove_tree(directory.inbox)

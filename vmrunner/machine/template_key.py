@@ -16,10 +16,12 @@ from pathlib import Path
 from vmrunner.machine.arguments import qemu_arguments
 from vmrunner.machine.plan import MachinePlan, RootDisk
 
-FORMAT_VERSION = 1
-"""Counts up with every change in what a template consists of or how it is made; part of the key and of its record."""
+FORMAT_VERSION = 2
+"""Counts up with every change in what a template consists of or how it is made (what warms it, how that is undone); part
+of the key and of its record."""
 
 _ANY = Path("/any")
+_CPUINFO = Path("/proc/cpuinfo")
 
 
 def template_key(plan: MachinePlan, *, image_digest: str, guest_tools: Mapping[str, str]) -> str:
@@ -31,6 +33,7 @@ def template_key(plan: MachinePlan, *, image_digest: str, guest_tools: Mapping[s
         "format": FORMAT_VERSION,
         "image": image_digest,
         "qemu": _identity(plan.qemu),
+        "processor": _processor() if plan.accelerator == "kvm" else None,
         "arguments": qemu_arguments(_without_its_own(plan), monitor_fd="any"),
         "disk": [str(plan.disk.backing_file), plan.disk.backing_format, int(plan.disk.size)],
         "guest_tools": dict(guest_tools),
@@ -52,6 +55,14 @@ def _without_its_own(plan: MachinePlan) -> MachinePlan:
         incoming=False,
         long_lived=None,
     )
+
+
+def _processor() -> list[str]:
+    """What a guest under KVM sees of this computer's processor; a home directory may be shared between computers."""
+    first = _CPUINFO.read_text().split("\n\n", 1)[0].splitlines()
+    return [
+        line for line in first if line.startswith(("vendor_id", "cpu family", "model", "stepping", "flags"))
+    ]
 
 
 def _identity(program: Path) -> list[str | int]:

@@ -22,7 +22,6 @@ from typing import Final
 
 from pydantic import BaseModel, ValidationError
 
-from vmrunner.config.units import Size
 from vmrunner.guest.key import LoginKey
 from vmrunner.host.deadline import Deadline
 from vmrunner.host.files import write_atomically
@@ -217,7 +216,7 @@ def _checked_record(directory: Path, key: str) -> TemplateRecord:
         except OSError as error:
             raise TemplateUnusable(f"its file `{name}` is missing") from error
         if found != record.files.get(name):
-            raise TemplateUnusable(f"its file `{name}` was changed ({Size(found.size)} bytes)")
+            raise TemplateUnusable(f"its file `{name}` was changed ({found.size} bytes)")
     return record
 
 

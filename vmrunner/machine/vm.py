@@ -35,7 +35,7 @@ def attached(name: str, *, deadline: Deadline) -> Iterator[Attached]:
     record = find_running(name)
     with closing(guest_of(record)) as guest:
         try:
-            guest.connect(deadline)
+            guest.connect(deadline, is_up=True)
         except BootTimeout as error:
             raise GuestLost(
                 f"the guest of the VM `{name}` does not answer over SSH",

@@ -16,6 +16,7 @@
 from __future__ import annotations
 
 import enum
+import hashlib
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,6 +38,7 @@ DEFAULT_NAME: Final = "default"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 # unix(7): sun_path has 108 bytes, the last one a zero.
 _LONGEST_SOCKET_PATH = 107
+_SOCKETS_DIGITS = 12
 _POWERED_OFF = "reboot: Power down"
 _SERIAL_END_BYTES = 4096
 
@@ -80,7 +82,6 @@ class VmRecord(BaseModel, frozen=True, extra="forbid"):
     serial_start: int = 0
     process: ProcessIdentity | None
     ssh_port: int
-    runtime_id: str
     owner: ProcessIdentity | None = None
 
     @property
@@ -171,6 +172,11 @@ class VmDirectory:
         return cache_dir() / "inboxes" / self.name
 
     @property
+    def sockets(self) -> Path:
+        """Where its sockets are while it runs; found without its record, and another for each state directory."""
+        return runtime_dir() / hashlib.sha256(bytes(self.path)).hexdigest()[:_SOCKETS_DIGITS]
+
+    @property
     def snapshots(self) -> Path:
         """Saved states, one directory a tag."""
         return self.path / "snapshots"
@@ -218,15 +224,13 @@ def write_record(record: VmRecord) -> None:
     write_atomically(record.directory.record, record.model_dump_json(indent=2))
 
 
-def runtime_directory(runtime_id: str) -> Path:
-    """Where the sockets of a VM are; it may be gone after a logout or a restart of this computer, and is made then."""
-    return private(runtime_dir() / runtime_id)
+def with_sockets(plan: MachinePlan, directory: VmDirectory) -> MachinePlan:
+    """The plan with sockets in a directory that is there now: it may be gone after a logout or a restart of this computer.
 
-
-def with_sockets(plan: MachinePlan, runtime_id: str) -> MachinePlan:
-    """The plan with sockets that are there now. Raises HostError where their paths would be too long."""
-    directory = runtime_directory(runtime_id)
-    sockets = LongLived(directory / "monitor", directory / "console")
+    Raises HostError where their paths would be too long.
+    """
+    sockets_directory = private(directory.sockets)
+    sockets = LongLived(sockets_directory / "monitor", sockets_directory / "console")
     for path in (sockets.monitor_socket, sockets.console_socket):
         if len(bytes(path)) > _LONGEST_SOCKET_PATH:
             raise HostError(

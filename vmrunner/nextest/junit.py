@@ -88,16 +88,18 @@ def merge_reports(reports: Sequence[Path], destination: Path) -> None:
     Raises UnitFailed where one of them is malformed.
     """
     from defusedxml.ElementTree import fromstring
+    from junitparser import JUnitXmlError
     from junitparser.xunit2 import JUnitXml
 
     merged = JUnitXml(name="nextest-run")
     for report in reports:
         try:
             merged += JUnitXml.fromroot(cast("Element", fromstring(report.read_bytes(), forbid_dtd=True)))
-        except (ParseError, ValueError, TypeError) as error:
+        except (ParseError, JUnitXmlError, ValueError, TypeError) as error:
             raise UnitFailed(f"{WHAT} {report} is malformed: {error}") from error
     merged.update_statistics()  # type: ignore[no-untyped-call]  # the library's own
-    merged.write(str(destination), pretty=True)
+    # Not `pretty`: that would put line breaks into what the tests printed.
+    merged.write(str(destination))
     destination.chmod(0o600)
 
 

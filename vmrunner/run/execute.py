@@ -177,7 +177,8 @@ def _staged(
         workspace=sources_of(extracted.info, given=request.workspace, built_here=config.archive is None),
         extracted=extracted,
         tool=seat.tool,
-        nextest_args=(*arguments.run, *partition_arguments(*part)),
+        # First, for behind a `--` of the user's it would be for the tests.
+        nextest_args=(*partition_arguments(*part), *arguments.run),
         environment=request.environment,
         color=request.color,
         emit=emit,

@@ -34,6 +34,10 @@ Cancellation = threading.Event
 """Set by another thread to end a run early."""
 
 
+INTERRUPTED = Note("interrupted: nextest is asked to stop; once more to end it at once", "warning")
+"""What is said to a person who pressed Ctrl-C."""
+
+
 class Cancelled(Exception):
     """Another thread ended the run."""
 
@@ -82,7 +86,7 @@ def follow_unit(seat: ReadySeat, *, deadline: Deadline, emit: Emit, cancellation
     tail = LogTail(seat.run, emit)
     try:
         with phase(emit, "mount", "Handing the tests to the guest"):
-            unit = UnitRun(seat.machine.guest, prelude=seat.prelude, deadline=deadline)
+            unit = UnitRun(seat.machine.guest, prelude=seat.prelude, way_out=seat.way_out, deadline=deadline)
             load_parser()
             following = _Following(unit, seat, tail, deadline, cancellation)
             status = following.until_it_ends(or_starts=True)
@@ -121,9 +125,7 @@ class _Following:
                     return status
                 self.deadline.pause(_POLL_SECONDS)
         except Interrupted:
-            self.tail.emit(
-                Note("interrupted: nextest is asked to stop; once more to end it at once", "warning")
-            )
+            self.tail.emit(INTERRUPTED)
             self._wind_down()
             raise
         if self.cancellation.is_set():

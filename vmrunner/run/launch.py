@@ -139,7 +139,7 @@ class Launch:
             self._open(template)
         except (BootError, GuestError) as error:
             self._give_up(error)
-        except TemplateUnusable as error:
+        except (TemplateUnusable, FileNotFoundError) as error:
             self._give_up(BootError(f"the memory template is gone: {error}"))
 
     def _give_up(self, error: VmrunnerError) -> None:
@@ -151,24 +151,23 @@ class Launch:
         templates.discard(self.request.template.key)
         if self.request.config.start == "restored":
             raise error
-        self._emit(
-            Note(f"the memory template was thrown away, and the machine boots: {error.message}", "warning")
-        )
+        self._emit(Note(f"the memory template was no good and was thrown away: {error.message}", "warning"))
         self._template = None
 
     def _open(self, template: Template | None) -> None:
         request = self.request
+        self._template = template
+        if template:
+            self._stack.enter_context(templates.hold(template))
         plan, key = request.plan, make_login_key() if template is None else template.login_key
         plan = with_credential(plan, key.public)
         access = MachineAccess(request.image.manifest.ssh_host_key, key)
-        self._template = template
         self.start = "restored" if template else "booted"
         text = "Restoring a machine" if template else "Starting QEMU"
         with phase(self._emit, "start", text):
             self._began = time.monotonic()
             if template:
                 plan = restored(plan, template)
-                self._stack.enter_context(templates.hold(template))
             machine = self._stack.enter_context(
                 open_machine(
                     plan,

@@ -34,7 +34,9 @@ class NewMachines:
         self._accelerator = choose_accelerator(
             config.accel, config.cpu_model, qemu=self._qemu, emit=emit, deadline=deadline
         )
-        self._located = locate_image(str(config.image), packages=config.packages, emit=emit)
+        with phase(emit, "image", "Looking for the image") as current:
+            self._located = locate_image(str(config.image), packages=config.packages, emit=emit)
+            current.text = _named(self._located.image) if self._located.built else "not built yet"
         numbers = range(1, config.shards + 1)
         self._runs = [run] if config.shards == 1 else [run.shard(number) for number in numbers]
 
@@ -44,13 +46,13 @@ class NewMachines:
 
     def begin_with_new_image(self, stack: ExitStack) -> list[Launch]:
         """Build the image first."""
-        with phase(self._emit, "image", "Looking for the image") as current:
+        with phase(self._emit, "image", "Building the image") as current:
             # Which image it is and why was said when it was located.
             image = resolve_image(
                 str(self._config.image), packages=self._config.packages, emit=self._without_notes,
                 deadline=self._deadline,
             )  # fmt: skip
-            current.text = f"{image.manifest.name} {image.manifest.digest[:12]}"
+            current.text = _named(image)
         return self._launch(image, stack)
 
     def _launch(self, image: Image, stack: ExitStack) -> list[Launch]:
@@ -68,3 +70,7 @@ class NewMachines:
     def _without_notes(self, event: object) -> None:
         if not isinstance(event, Note):
             self._emit(event)  # type: ignore[arg-type]  # what is no note is still an event
+
+
+def _named(image: Image) -> str:
+    return f"{image.manifest.name} {image.manifest.digest[:12]}"

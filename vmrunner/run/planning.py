@@ -78,7 +78,7 @@ def check_against_host(config: Config, host: HostFacts) -> None:
             f"`memory` is {config.memory}{f' ({Size(memory).for_people()}{together})' if together else ''}, but this"
             f" host has {Size(host.memory_available).for_people()} available"
             f" (of {Size(host.memory_total).for_people()})",
-            hint="ask for less with `--memory`, or free some",
+            hint=f"ask for less with `--memory`{' or `--shards`' if together else ''}, or free some",
         )
     if config.shards > 1 and cpus > host.cpus:
         raise ConfigError(

@@ -31,12 +31,13 @@ class MachineFacts:
 class ReadySeat:
     """A machine that answers; `run` as it is seen from now on, for its shares may be the machine's own.
 
-    `prelude` are the shell commands that must go before the unit's start.
+    `prelude` are the shell commands that must go before the unit's start; `way_out` is what to do where they fail.
     """
 
     machine: Machine
     run: RunDirectory
     prelude: str
+    way_out: str | None = None
 
 
 class Seat(Protocol):

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import IO
+from typing import IO, Literal
 
 from vmrunner.errors import Interrupted, VmrunnerError
 from vmrunner.events import Emit, Event, Note, Output, Recorder, phase
 from vmrunner.host.deadline import Deadline
+from vmrunner.host.signals import shielded
 from vmrunner.nextest import exit_codes
 from vmrunner.nextest.junit import merge_reports, parse_cases
 from vmrunner.nextest.summary import merge_summaries
-from vmrunner.run.follow import Cancellation, Cancelled
+from vmrunner.run.follow import INTERRUPTED, Cancellation, Cancelled
 from vmrunner.run.report import Report
 from vmrunner.run.seat import ReadySeat, Seat
 from vmrunner.run.staging import StagedJob
@@ -49,31 +50,53 @@ def partition_arguments(index: int, count: int) -> tuple[str, ...]:
 def run_shards(report: Report, shards: Sequence[Shard], *, emit: Emit, deadline: Deadline) -> None:
     """Run all shards at once and fill the report with what they have found together.
 
-    Raises the first error of a shard, after all have ended. On a signal every nextest is asked to stop first.
+    Raises the first error of a shard, after all have ended. On a signal every nextest is asked to stop first; on a
+    second one the machines are stopped at once.
     """
     # One after the other, and here: QEMU dies with the thread that started it, and the logins go on side by side anyhow.
     ready = [shard.seat.ready() for shard in shards]
     report.shards = [Report(shard.seat.run, seat=shard.seat) for shard in shards]
-    cancellation = Cancellation()
-    with ExitStack() as stack:
-        log = stack.enter_context(report.run.nextest_log.open("ab"))
-        lock = threading.Lock()
-        pool = stack.enter_context(ThreadPoolExecutor(len(shards), "shard"))
+    try:
         with phase(emit, "unit", f"Running the tests in {len(shards)} machines"):
-            futures = []
-            for shard, part, seat in zip(shards, report.shards, ready, strict=True):
-                recorder = Recorder(Labelled(emit, shard.label, log, lock))
-                part.phases = recorder.phases
-                futures.append(
-                    pool.submit(
-                        partial(
-                            _run_one, part, seat, shard.job,
-                            emit=recorder, deadline=deadline, cancellation=cancellation,
-                        )
-                    )
-                )  # fmt: skip
-            _wait_for_all(futures, cancellation)
+            _run_all(report, shards, ready, emit=emit, deadline=deadline)
+    except Interrupted:
+        # What will be told is the signal, whatever the reports that were cut short look like.
+        with contextlib.suppress(VmrunnerError):
+            _merge_findings(report)
+        raise
     merge(report)
+
+
+def _run_all(
+    report: Report, shards: Sequence[Shard], ready: Sequence[ReadySeat], *, emit: Emit, deadline: Deadline
+) -> None:
+    cancellation, lock = Cancellation(), threading.Lock()
+    futures: list[Future[None]] = []
+    with report.run.nextest_log.open("ab") as log, ThreadPoolExecutor(len(shards), "shard") as pool:
+        try:
+            for shard, part, seat in zip(shards, report.shards, ready, strict=True):
+                labelled = Labelled(emit, shard.label, log, lock)
+                run_one = partial(_run_one, emit=labelled, deadline=deadline, cancellation=cancellation)
+                futures.append(pool.submit(run_one, part, seat, shard.job))
+            wait(futures)
+        except Interrupted:
+            cancellation.set()
+            try:
+                with lock:
+                    emit(INTERRUPTED)
+                wait(futures, timeout=_WIND_DOWN_SECONDS)
+            finally:
+                _stop_machines(ready)
+            raise
+    for future in futures:
+        future.result()  # a bug in a thread is a bug here too
+
+
+def _stop_machines(ready: Sequence[ReadySeat]) -> None:
+    """A thread that follows a machine ends with it, so that nobody has to wait for the thread."""
+    with shielded():
+        for seat in ready:
+            seat.machine.stop()
 
 
 def _run_one(
@@ -81,27 +104,20 @@ def _run_one(
     seat: ReadySeat,
     job: StagedJob,
     *,
-    emit: Emit,
+    emit: Labelled,
     deadline: Deadline,
     cancellation: Cancellation,
 ) -> None:
+    recorder = Recorder(emit)
+    part.phases = recorder.phases
     try:
-        run_suite(part, seat, job, emit=emit, deadline=deadline, cancellation=cancellation)
+        run_suite(part, seat, job, emit=recorder, deadline=deadline, cancellation=cancellation)
     except VmrunnerError as error:
         part.error = error
     except Cancelled:
         part.interrupted = True
-
-
-def _wait_for_all(futures: Sequence[Future[None]], cancellation: Cancellation) -> None:
-    try:
-        wait(futures)
-    except Interrupted:
-        cancellation.set()
-        wait(futures, timeout=_WIND_DOWN_SECONDS)
-        raise
-    for future in futures:
-        future.result()  # a bug in a thread is a bug here too
+    finally:
+        emit.close()
 
 
 def merge(report: Report) -> None:
@@ -109,19 +125,22 @@ def merge(report: Report) -> None:
 
     Raises the first error of a part. A slice without tests is no failure where another one had some.
     """
-    parts = report.shards
-    reported = [part.run.junit for part in parts if part.has_junit]
+    _merge_findings(report)
+    for part in report.shards:
+        if part.error:
+            raise part.error
+    codes = [part.exit_code for part in report.shards if part.exit_code is not None]
+    ran = [code for code in codes if code != exit_codes.NO_TESTS_RUN]
+    report.exit_code = max(ran) if ran else exit_codes.NO_TESTS_RUN
+
+
+def _merge_findings(report: Report) -> None:
+    reported = [part.run.junit for part in report.shards if part.has_junit]
     if reported:
         merge_reports(reported, report.run.junit)
         report.cases = parse_cases(report.run.junit.read_bytes())
         report.has_junit = True
-    report.summary = merge_summaries([part.summary for part in parts if part.summary])
-    for part in parts:
-        if part.error:
-            raise part.error
-    codes = [part.exit_code for part in parts if part.exit_code is not None]
-    ran = [code for code in codes if code != exit_codes.NO_TESTS_RUN]
-    report.exit_code = max(ran) if ran else exit_codes.NO_TESTS_RUN
+    report.summary = merge_summaries([part.summary for part in report.shards if part.summary])
 
 
 class Labelled:
@@ -135,7 +154,7 @@ class Labelled:
         self._label = label
         self._log = log
         self._lock = lock
-        self._partial = {"stdout": b"", "stderr": b""}
+        self._partial: dict[Literal["stdout", "stderr"], bytes] = {"stdout": b"", "stderr": b""}
 
     def __call__(self, event: Event) -> None:
         """Take one event of the shard."""
@@ -148,9 +167,17 @@ class Labelled:
                 case _:
                     pass
 
+    def close(self) -> None:
+        """Hand on the lines that were not ended, as lines."""
+        with self._lock:
+            for stream, rest in self._partial.items():
+                if rest:
+                    self._take_lines(Output(stream, b"\n"))
+
     def _take_lines(self, event: Output) -> None:
         whole, newline, rest = (self._partial[event.stream] + event.data).rpartition(b"\n")
         self._partial[event.stream] = rest
         if newline:
             self._emit(Output(event.stream, whole + newline, self._label))
             self._log.writelines(f"[{self._label}] ".encode() + line + b"\n" for line in whole.split(b"\n"))
+            self._log.flush()

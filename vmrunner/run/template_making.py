@@ -22,7 +22,7 @@ from vmrunner.guest.ssh import ConnectionLost, Guest
 from vmrunner.guest.undo import undo_run
 from vmrunner.guest.unit import UnitRun, journal_of_unit
 from vmrunner.host.deadline import Deadline
-from vmrunner.host.files import sync_files
+from vmrunner.host.files import remove_tree, sync_files
 from vmrunner.host.keyed_store import bytes_on_disk
 from vmrunner.image.manifest import Image
 from vmrunner.machine import registry, templates
@@ -120,6 +120,8 @@ def _make(request: TemplateRequest, current: Phase, deadline: Deadline) -> None:
         (directory / "login-key").touch(0o600)
         (directory / "login-key").write_text(key.private)
         clock = _boot_and_save(_plan_in(directory, request.plan, key), request, directory, key, deadline)
+        for share in ("in", "out"):
+            remove_tree(directory / share)
         final_disk = templates.path_of(request.key) / "disk.qcow2"
         make_overlay(
             replace(request.plan.disk, overlay=directory / "overlay.qcow2", backing_file=final_disk,
@@ -135,7 +137,8 @@ def _plan_in(directory: Path, plan: MachinePlan, key: LoginKey) -> MachinePlan:
     """The plan of the machine that is to be saved: memory and disk in `directory`, which is not final yet."""
     for name in ("in", "out"):
         (directory / name).mkdir(mode=0o700)
-    (directory / "ram").touch(0o600)
+    for name in ("ram", "serial.log"):
+        (directory / name).touch(0o600)
     return replace(
         with_credential(with_shares(plan, inbox=directory / "in", out=directory / "out"), key.public),
         name="vmrunner-template",
@@ -158,7 +161,7 @@ def _boot_and_save(
         machine.guest.execute(["systemctl", "is-system-running", "--wait"], deadline=within)
         first = read_clock(machine.guest, deadline=within)
         _rehearse(machine.guest, request.tool, directory, within)
-        undo_run(machine.guest, mounts=(directory / "in" / inbox.MOUNTS).read_text(), deadline=within)
+        undo_run(machine.guest, deadline=within)
         second = read_clock(machine.guest, deadline=within)
         _check_drift(first, second)
         machine.guest.disconnect()

@@ -16,6 +16,7 @@ from vmrunner.host.process_identity import ProcessIdentity
 from vmrunner.host.signals import shielded
 from vmrunner.image.store import hold
 from vmrunner.machine import registry
+from vmrunner.machine.snapshots import drop_unused_bases
 from vmrunner.machine.vm import guest_of
 from vmrunner.machine.vm_record import VmRecord, VmState, check_name, write_record
 from vmrunner.run.vm_settings import refuse_other_settings
@@ -68,7 +69,6 @@ def stop_vm(name: str, *, timeout: float, force: bool, emit: Emit) -> VmRecord:
         match record.state:
             case VmState.STOPPED:
                 emit(Note(f"the VM `{name}` is stopped already"))
-                return record
             case VmState.DIED:
                 emit(Note(f"the VM `{name}` had died ({record.end}); its disk is kept"))
             case VmState.RUNNING:
@@ -90,7 +90,9 @@ def reset_vm(name: str, *, force: bool, emit: Emit, deadline: Deadline) -> VmRec
             registry.end_process(record.directory, record)
             # Until it runs again it is a VM that does not: whatever happens now, `up` or `reset` goes on from here.
             write_record(record.changed(process=None, wanted="stopped"))
-            return start_clean(order, emit=emit, deadline=deadline)
+            clean = start_clean(order, emit=emit, deadline=deadline)
+        drop_unused_bases(clean)
+        return clean
 
 
 def remove_vms(names: Sequence[str], *, force: bool, emit: Emit) -> None:
@@ -140,7 +142,7 @@ def _shut_down(record: VmRecord, *, timeout: float, emit: Emit) -> None:
         reason = ""
         try:
             with closing(guest_of(record)) as guest:
-                guest.connect(deadline)
+                guest.connect(deadline, is_up=True)
                 guest.execute(["systemctl", "poweroff"], deadline=deadline)
         except (VmrunnerError, ConnectionLost) as error:
             reason = f": {error}"

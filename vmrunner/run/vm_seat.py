@@ -13,9 +13,7 @@ from vmrunner.config.load import Loaded
 from vmrunner.config.model import Config
 from vmrunner.errors import BootTimeout, GuestLost, VmrunnerError
 from vmrunner.events import Emit, Note, phase
-from vmrunner.guest import inbox
 from vmrunner.guest.preparation import Preparation
-from vmrunner.guest.undo import undo_script
 from vmrunner.host.deadline import Deadline
 from vmrunner.host.files import remove_tree
 from vmrunner.host.process_identity import identity_of
@@ -87,13 +85,16 @@ class VmSeat:
                 ) from error
             current.text = "SSH answers"
         places = self._record.directory
-        mounts = places.inbox / inbox.MOUNTS
-        undo = undo_script(mounts.read_text() if mounts.exists() else "")
         _replace_entries(places.inbox, self.run.inbox)
         _replace_entries(places.out, self.run.out)
-        prepare = " ".join(Preparation().command(shares=True))
         run = replace(self.run, share_of_vm=places.out)
-        return ReadySeat(self._machine, run, f"(\n{undo}\n) && {prepare}")
+        return ReadySeat(
+            self._machine,
+            run,
+            prelude=" ".join(Preparation().command(undo=True, shares=True)),
+            way_out="a program that the run before left in the guest may still use its files; "
+            "`--reset` makes the VM clean first",
+        )
 
     def finish(self, *, failed: bool) -> None:
         """Note what came of the run; the VM lives on."""

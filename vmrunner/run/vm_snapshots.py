@@ -11,7 +11,6 @@ from typing import Final
 from vmrunner.config.units import Size
 from vmrunner.errors import BootTimeout, GuestLost, UsageError
 from vmrunner.events import Emit, phase
-from vmrunner.guest import inbox
 from vmrunner.guest.clock import read_clock
 from vmrunner.guest.key import LoginKey
 from vmrunner.guest.preparation import Preparation
@@ -98,8 +97,8 @@ def remove_snapshot(name: str, tag: str, *, emit: Emit) -> None:
 def _save(record: VmRecord, tag: str, guest: Guest, deadline: Deadline) -> Snapshot:
     within = deadline.within(_ANSWERS_SECONDS)
     try:
-        guest.connect(within)
-        unmount_shares(guest, mounts=_mounts(record), deadline=within)
+        guest.connect(within, is_up=True)
+        unmount_shares(guest, deadline=within)
         offset = read_clock(guest, deadline=within).offset
         with machine_of(record, deadline=deadline) as machine:
             snapshot = snapshots.save_snapshot(machine, record, tag, clock_offset=offset, deadline=deadline)
@@ -118,7 +117,7 @@ def _start(record: VmRecord, snapshot: Snapshot, *, emit: Emit, deadline: Deadli
     saved = snapshot.record
     key = snapshot.login_key
     write_atomically(record.directory.login_key, key.private)
-    plan = with_sockets(saved.plan, record.runtime_id)
+    plan = with_sockets(saved.plan, record.directory)
     return start_vm(
         record.changed(plan=plan, public_key=key.public, template_key=saved.template_key),
         replace(plan, incoming=True), saved=snapshot.saved, start="restored",
@@ -131,14 +130,6 @@ def _go_back(record: VmRecord, key: LoginKey, old_disk: Path) -> None:
     write_atomically(record.directory.login_key, key.private)
     old_disk.replace(record.directory.disk)
     write_record(record)
-
-
-def _mounts(record: VmRecord) -> str:
-    """What the last run mounted in the guest, as an fstab; empty where there was none."""
-    try:
-        return (record.directory.inbox / inbox.MOUNTS).read_text()
-    except FileNotFoundError:
-        return ""
 
 
 def _beside(record: VmRecord, word: str) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -51,7 +50,6 @@ class VmOrder:
     tool: NextestTool | None
     preparation: Preparation
     created: float
-    runtime_id: str
     owner: ProcessIdentity | None = None
 
     @property
@@ -75,7 +73,7 @@ def order_vm(
         current.text = f"{image.manifest.name} {image.manifest.digest[:12]}"
     return VmOrder(
         name, config, image, qemu, accelerator, _tool_for(image, deadline), preparation_of(config),
-        created=time.time(), runtime_id=secrets.token_hex(4), owner=owner,
+        created=time.time(), owner=owner,
     )  # fmt: skip
 
 
@@ -86,7 +84,7 @@ def order_again(record: VmRecord, *, deadline: Deadline) -> VmOrder:
         record.name, config_of(record), image, find_qemu(),
         Accelerator(plan.accelerator, plan.cpu_model, record.accelerator_reason, "", ()),
         _tool_for(image, deadline), Preparation(hostname=record.hostname, machine_id=record.machine_id),
-        created=record.created, runtime_id=record.runtime_id, owner=record.owner,
+        created=record.created, owner=record.owner,
     )  # fmt: skip
 
 
@@ -128,7 +126,7 @@ def start_from_disk(record: VmRecord, *, boot_timeout: float, emit: Emit, deadli
             f"the disk of the VM `{record.name}` is gone: there is no {record.plan.disk.overlay}",
             hint=f"`vmrunner reset {record.name}` gives it a clean one",
         )
-    plan = with_sockets(record.plan, record.runtime_id)
+    plan = with_sockets(record.plan, record.directory)
     preparation = Preparation(hostname=record.hostname, machine_id=record.machine_id)
     starting = record.changed(plan=plan)
     return start_vm(
@@ -199,21 +197,25 @@ def _boot_clean(order: VmOrder, plan: MachinePlan, *, emit: Emit, deadline: Dead
 def _new_record(
     order: VmOrder, plan: MachinePlan, key: LoginKey, template_key: str | None, deadline: Deadline
 ) -> VmRecord:
-    """Put disk and key in their places. The record that goes with them is written when QEMU runs."""
+    """Put disk and key in their places. The record of a new VM is written when QEMU runs."""
     directory = order.directory
     directory.disk.unlink(missing_ok=True)
     make_overlay(plan.disk, qemu_img=plan.qemu.with_name("qemu-img"), deadline=deadline)
     write_atomically(directory.login_key, key.private)
     manifest = order.image.manifest
-    return VmRecord(
+    record = VmRecord(
         name=order.name, created=order.created, settings=kept_settings(order.config),
         image=manifest.name, image_directory=order.image.directory, image_digest=manifest.digest,
         host_key=manifest.ssh_host_key, public_key=key.public, qemu_version=order.qemu.version,
         accelerator_reason=order.accelerator.reason, plan=with_credential(plan, key.public),
         hostname=order.preparation.hostname, machine_id=order.preparation.machine_id,
         template_key=template_key, wanted="running", start="booted", started_at=time.time(), process=None,
-        ssh_port=0, runtime_id=order.runtime_id, owner=order.owner,
+        ssh_port=0, owner=order.owner,
     )  # fmt: skip
+    if directory.record.exists():
+        # An older record would not go with the new key and disk, should QEMU not start now.
+        write_record(record.changed(wanted="stopped"))
+    return record
 
 
 def _plan(order: VmOrder) -> MachinePlan:
@@ -226,7 +228,7 @@ def _plan(order: VmOrder) -> MachinePlan:
         order.config, image=order.image, qemu=order.qemu, accelerator=order.accelerator, places=places,
         authorized_key="",
     )  # fmt: skip
-    return with_sockets(plan, order.runtime_id)
+    return with_sockets(plan, directory)
 
 
 def _template_request(order: VmOrder, plan: MachinePlan) -> TemplateRequest:
