@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
@@ -28,7 +29,8 @@ class LongLivedVm:
     @property
     def inbox(self) -> Path:
         """The share that its guest reads."""
-        return self.vmrunner.cache_home / "vmrunner" / "inboxes" / self.name
+        digest = hashlib.sha256(bytes(self.directory)).hexdigest()[:12]
+        return self.vmrunner.cache_home / "vmrunner" / "inboxes" / f"{self.name}-{digest}"
 
     @property
     def record(self) -> dict[str, Any]:

@@ -29,7 +29,8 @@ def shared_vm(name: str, *, image: Path, state: Path) -> Iterator[LongLivedVm]:
             yield vm
         finally:
             vm.vmrunner.abandon_all()
-            vm.run("rm", "--force")
+            removed = vm.run("rm", "--force")
+        assert removed.code == 0, removed.stderr
         vm.assert_nothing_left()
 
 

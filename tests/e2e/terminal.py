@@ -74,7 +74,7 @@ def terminal(vmrunner: CommandLine, *arguments: str | Path) -> Iterator[Terminal
     fcntl.ioctl(keys, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
     process = subprocess.Popen(
         ["setsid", "--ctty", *vmrunner.program, *map(str, arguments)],
-        env={**vmrunner.environment, "TERM": "xterm"},
+        env={**vmrunner.environment, "TERM": "xterm", "NO_COLOR": "1"},
         stdin=tty,
         stdout=tty,
         stderr=tty,

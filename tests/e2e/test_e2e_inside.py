@@ -130,8 +130,8 @@ def test_exec_in_a_terminal(vm: LongLivedVm) -> None:
 def test_ssh_is_a_login_shell_in_a_terminal(vm: LongLivedVm) -> None:
     with terminal(vm.vmrunner, "ssh", vm.name) as person:
         person.see(PROMPT)
-        person.type("shopt -q login_shell && stty size; pwd\n")
-        person.see("40 100\r\n/root\r\n")
+        person.type("echo $0 $HOME; stty size; pwd\n")
+        person.see("/bin/bash /root\r\n40 100\r\n/root\r\n")
         person.resize(80, 25)
         person.type("sleep 0.5; stty size\n")
         person.see("25 80\r\n")
@@ -153,16 +153,19 @@ def test_ssh_without_a_terminal(vm: LongLivedVm) -> None:
 
 def test_console_is_a_terminal_for_one(vm: LongLivedVm) -> None:
     with terminal(vm.vmrunner, "console", vm.name) as person:
-        person.see(r"leave the console with Ctrl-\].*stty rows 40 columns 100\r\n")
-        person.type("\n")
-        person.see("vmrunner login: ")
-        person.type("nobody-of-that-name\n")
-        person.see("nobody-of-that-name\r\n")
+        person.see(r"leave the console with Ctrl-\].*stty rows 40 columns 100")
+        person.type("\r")
+        person.see(PROMPT)
+        person.type("tty; stty rows 40 columns 100; stty size\r")
+        person.see("/dev/ttyS0\r\n40 100\r\n")
+        person.type("sleep 100\r")
+        person.see("sleep 100\r\n")
+        person.type(CTRL_C)
+        person.see(PROMPT)
         second = vm.run("console")
         assert second.code == 2
         assert second.message == "this machine's console is already open in another terminal"
         assert "Ctrl-]" in second.hint
-        person.see("Password: ")
         person.type(CTRL_RIGHT_BRACKET)
         assert person.end() == 0
         assert not person.is_raw
@@ -211,9 +214,11 @@ def test_cp_of_what_is_not_there(vm: LongLivedVm, tmp_path: Path) -> None:
     assert there.code == 2, there.stderr
     assert "/srv/nothing" in there.message
     assert list(tmp_path.iterdir()) == []
-    refused = vm.vmrunner.run("cp", __file__, f"{vm.name}:/proc/nothing")
-    assert refused.code == 23, refused.stderr
-    assert "/proc/nothing" in refused.message
+    refused = vm.vmrunner.run("cp", __file__, f"{vm.name}:/nothing/here")
+    assert (refused.code, refused.message) == (2, "there is no `/nothing/here` in the guest")
+    forbidden = vm.vmrunner.run("cp", __file__, f"{vm.name}:/proc/version")
+    assert forbidden.code == 23, forbidden.stderr
+    assert "/proc/version" in forbidden.message
 
 
 def test_logs_of_all_kinds(vm: LongLivedVm, tmp_path: Path) -> None:

@@ -194,7 +194,7 @@ def test_ctrl_c_ends_the_tests_and_not_the_vm(crate: ScriptedCrate, vm: LongLive
 
 def test_killed_vmrunner_leaves_the_vm_usable(crate: ScriptedCrate, vm: LongLivedVm) -> None:
     waiting_run(crate, vm).kill()
-    finished = crate.run(vm.vmrunner, "pgrep -f /out/go && exit 1 || true", "--vm", vm.name, "--no-wait")
+    finished = crate.run(vm.vmrunner, "! pgrep -f [/]out/go", "--vm", vm.name, "--no-wait")
     assert_passed(finished, vm)
 
 

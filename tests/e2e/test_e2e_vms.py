@@ -45,6 +45,7 @@ def test_it_outlives_the_shell_that_started_it(vm: LongLivedVm) -> None:
     assert vm.shell("hostname") == "vmrunner\n"
     assert vm.listing["state"] == "running"
     assert vm.listing["start"] == "restored"
+    assert vm.inbox.is_dir()
     assert vm.clock_error() < 0.1
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -33,6 +35,21 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Install:
 def no_colour_wishes(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("NO_COLOR", "FORCE_COLOR", "CLICOLOR_FORCE", "_VMRUNNER_COMPLETE"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize(
+    ("number", "hint"),
+    [(errno.EACCES, "XDG_STATE_HOME"), (errno.EROFS, "XDG_"), (errno.ENOSPC, "image prune")],
+)
+def test_files_that_cannot_be_written_are_no_bug(
+    install: Install, capsys: pytest.CaptureFixture[str], number: int, hint: str
+) -> None:
+    install(raising(OSError(number, os.strerror(number), "/there/vm.json")))
+    assert run(["schema"]) == 20
+    shown = capsys.readouterr().err
+    assert f"error: /there/vm.json: {os.strerror(number)}\n" in shown
+    assert hint in shown
+    assert "bug" not in shown
 
 
 def raising(error: BaseException) -> Verb:

@@ -122,3 +122,13 @@ def test_a_path_too_long_for_a_socket(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(HostError, match="path of a socket would be too long") as caught:
         with_sockets(sample_record().plan, VmDirectory("db"))
     assert "XDG_RUNTIME_DIR" in str(caught.value.hint)
+
+
+def test_vms_of_one_name_in_two_state_directories_share_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = VmDirectory("db")
+    places = {first.path, first.inbox, first.sockets}
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "another"))
+    second = VmDirectory("db")
+    assert places.isdisjoint({second.path, second.inbox, second.sockets})

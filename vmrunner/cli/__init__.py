@@ -5,6 +5,7 @@ Each verb is a module of its own, imported when it is called, so that `vmrunner 
 
 from __future__ import annotations
 
+import errno
 import importlib
 import logging
 import os
@@ -15,7 +16,7 @@ from typing import Any, NoReturn
 import click
 
 from vmrunner import __version__
-from vmrunner.errors import EXIT_BUG, Interrupted, VmrunnerError, exit_code_of
+from vmrunner.errors import EXIT_BUG, HostError, Interrupted, VmrunnerError, exit_code_of
 
 _VERBS = {
     "test": "Run a workspace's tests in a virtual machine.",
@@ -35,6 +36,17 @@ _VERBS = {
     "doctor": "Check this computer, and say what to do about what is missing.",
     "schema": "Print the JSON Schema of vmrunner.yaml.",
     "completion": "Print the completion script for a shell.",
+}
+
+_PERMISSION = (
+    "vmrunner keeps its files below XDG_STATE_HOME, XDG_CACHE_HOME and XDG_RUNTIME_DIR; are they yours?"
+)
+_FAULTS_OF_THE_HOST = {
+    errno.EACCES: _PERMISSION,
+    errno.EPERM: _PERMISSION,
+    errno.EROFS: _PERMISSION,
+    errno.ENOSPC: "free some disk space; `vmrunner image prune` removes what is not used",
+    errno.EDQUOT: "free some disk space; `vmrunner image prune` removes what is not used",
 }
 
 COMPLETION_VARIABLE = "_VMRUNNER_COMPLETE"
@@ -122,6 +134,10 @@ def _code_of(error: BaseException) -> int:
             # Whoever read our output has gone; keep the interpreter from failing once more when it flushes.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             code = 141
+        case OSError() if error.errno in _FAULTS_OF_THE_HOST:
+            place = f"{error.filename}: " if error.filename else ""
+            show_error(HostError(f"{place}{error.strerror}", hint=_FAULTS_OF_THE_HOST[error.errno]))
+            code = HostError.exit_code
         case Exception():
             code = _show_bug(error)
         case _:

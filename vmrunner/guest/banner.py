@@ -16,7 +16,8 @@ from vmrunner.host.deadline import Deadline
 _SHORTEST_INTERVAL_SECONDS = 0.4
 _LONGEST_INTERVAL_SECONDS = 5.0
 _PATIENT_INTERVAL_SECONDS = 3.0
-_ATTEMPTS_OPEN = 8
+# dropbear takes five at a time from one address that have not logged in.
+_ATTEMPTS_OPEN = 4
 _PEEK = b"SSH-"
 
 

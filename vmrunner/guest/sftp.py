@@ -78,7 +78,7 @@ def open_sftp(guest: Guest, *, deadline: Deadline) -> Iterator[paramiko.SFTPClie
     except ConnectionLost as error:
         raise GuestError(
             "the guest does not offer SFTP",
-            hint="the image needs OpenSSH's sftp-server and the `Subsystem sftp` line in sshd_config",
+            hint="the image needs OpenSSH's sftp-server (Debian's package openssh-sftp-server)",
             details=str(error),
         ) from error
     with closing_channel(channel):

@@ -14,6 +14,9 @@ from vmrunner.host.log_end import tail
 from vmrunner.machine.registry import find_running
 from vmrunner.machine.vm_record import VmRecord
 
+CONSOLE_UNIT = "serial-getty@ttyS0.service"
+"""The guest's unit that gives whoever sits at the console a shell, as root, after Enter."""
+
 _SERIAL_LINES = 20
 
 
@@ -44,6 +47,15 @@ def attached(name: str, *, deadline: Deadline) -> Iterator[Attached]:
                 f"{tail(record.directory.serial_log, lines=_SERIAL_LINES)}",
             ) from error
         yield Attached(record, guest)
+
+
+def start_login_at_console(name: str, *, deadline: Deadline) -> None:
+    """Have the guest listen at its serial console; none does before somebody wants it, which keeps booting short.
+
+    Raises as `attached` does, and ConnectionLost.
+    """
+    with attached(name, deadline=deadline) as vm:
+        vm.guest.execute(["systemctl", "start", CONSOLE_UNIT], deadline=deadline)
 
 
 def guest_of(record: VmRecord) -> Guest:

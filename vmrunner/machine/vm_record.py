@@ -38,7 +38,7 @@ DEFAULT_NAME: Final = "default"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 # unix(7): sun_path has 108 bytes, the last one a zero.
 _LONGEST_SOCKET_PATH = 107
-_SOCKETS_DIGITS = 12
+_DIGEST_DIGITS = 12
 _POWERED_OFF = "reboot: Power down"
 _SERIAL_END_BYTES = 4096
 
@@ -168,13 +168,20 @@ class VmDirectory:
 
     @property
     def inbox(self) -> Path:
-        """The share that the guest reads; in the cache, so that it can hold hard links to what is cached."""
-        return cache_dir() / "inboxes" / self.name
+        """The share that the guest reads; in the cache, so that it can hold hard links to what is cached.
+
+        A cache may serve several state directories, each with a VM of this name.
+        """
+        return cache_dir() / "inboxes" / f"{self.name}-{self._digest}"
 
     @property
     def sockets(self) -> Path:
         """Where its sockets are while it runs; found without its record, and another for each state directory."""
-        return runtime_dir() / hashlib.sha256(bytes(self.path)).hexdigest()[:_SOCKETS_DIGITS]
+        return runtime_dir() / self._digest
+
+    @property
+    def _digest(self) -> str:
+        return hashlib.sha256(bytes(self.path)).hexdigest()[:_DIGEST_DIGITS]
 
     @property
     def snapshots(self) -> Path:

@@ -140,7 +140,7 @@ mod tests {
         sleep_for_ever();
     }
 
-    /// The number and the parent of every process whose name begins with `sshd`.
+    /// The number and the parent of every process of the SSH server.
     fn ssh_processes() -> Vec<(i32, i32)> {
         let mut found = Vec::new();
         for entry in fs::read_dir("/proc").expect("/proc is mounted").flatten() {
@@ -149,7 +149,7 @@ mod tests {
                 let line = status.lines().find_map(|line| line.strip_prefix(name));
                 line.map(|value| value.trim().to_owned()).unwrap_or_default()
             };
-            if field("Name:").starts_with("sshd") {
+            if field("Name:") == "dropbear" {
                 if let (Ok(pid), Ok(parent)) = (field("Pid:").parse(), field("PPid:").parse()) {
                     found.push((pid, parent));
                 }
@@ -174,7 +174,7 @@ mod tests {
     #[ignore = "cuts all connections for good"]
     fn stop_sshd() {
         assert_in_guest();
-        run("systemctl", &["mask", "--now", "--runtime", "ssh.socket", "sshd.socket", "ssh.service", "sshd.service"]);
+        run("systemctl", &["mask", "--now", "--runtime", "vmrunner-ssh.service"]);
         for (pid, _) in ssh_processes() {
             kill_process(pid);
         }
