@@ -118,8 +118,8 @@ def test_exec_in_a_terminal(vm: LongLivedVm) -> None:
         person.resize(132, 50)
         person.type("sleep 0.5; stty size\n")
         person.see("50 132\r\n")
-        person.type("sleep 100\n")
-        person.see("sleep 100\r\n")
+        person.type("sh -c 'echo be''gan; exec sleep 100'\n")
+        person.see("began\r\n")
         person.type(CTRL_C)
         person.see("# ")
         person.type("exit 5\n")
@@ -158,8 +158,8 @@ def test_console_is_a_terminal_for_one(vm: LongLivedVm) -> None:
         person.see(PROMPT)
         person.type("tty; stty rows 40 columns 100; stty size\r")
         person.see("/dev/ttyS0\r\n40 100\r\n")
-        person.type("sleep 100\r")
-        person.see("sleep 100\r\n")
+        person.type("sh -c 'echo be''gan; exec sleep 100'\r")
+        person.see("began\r\n")
         person.type(CTRL_C)
         person.see(PROMPT)
         second = vm.run("console")
@@ -230,7 +230,7 @@ def test_logs_of_all_kinds(vm: LongLivedVm, tmp_path: Path) -> None:
     assert crate.run(vm.vmrunner, "true", "--vm", vm.name).code == 0
     vm.shell("echo afterwards >/dev/ttyS0")
     assert "scripted tests::script" in vm.run("logs", "unit").stdout
-    labelled = vm.run("logs").stdout.splitlines()
+    labelled = vm.run("logs").stdout.rstrip("\n").split("\n")
     assert {line.partition(" | ")[0].rstrip() for line in labelled} <= {"serial", "unit", "qemu"}
     assert any(line.startswith("unit   |") and "1 passed" in line for line in labelled)
     time.sleep(1)

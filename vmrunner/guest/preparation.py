@@ -25,16 +25,34 @@ class Preparation:
     hostname: str = ""
     machine_id: str = ""
 
-    def command(self, *, undo: bool = False, shares: bool = False) -> tuple[str, ...]:
-        """The command for it; empty where there is nothing to do.
+    def command(self) -> tuple[str, ...]:
+        """The command for it; empty where there is nothing to do."""
+        words = self._words()
+        return (PREPARE, *words) if words else ()
 
-        `undo` first clears away what the run before left, `shares` mounts the shares.
+    def command_for_run(self, run_id: str, *, undo: bool = False) -> tuple[str, ...]:
+        """The command that also mounts all that the run `run_id` needs, and lets an armed unit go.
+
+        `undo` first clears away what the run before left.
         """
-        words = [
+        return (
+            PREPARE,
+            f"run={run_id}",
             *(("undo",) if undo else ()),
+            *self._words(),
+            "shares",
+            "mounts",
+            "go",
+        )
+
+    def _words(self) -> tuple[str, ...]:
+        return (
             *((f"shift={self.clock_shift:.6f}",) if self.clock_shift else ()),
             *((f"hostname={self.hostname}",) if self.hostname else ()),
             *((f"machine-id={self.machine_id}",) if self.machine_id else ()),
-            *(("shares",) if shares else ()),
-        ]
-        return (PREPARE, *words) if words else ()
+        )
+
+
+def clear_away_and_arm() -> tuple[str, ...]:
+    """The command that clears a run away and starts the unit for the next one, at whose gate it waits."""
+    return (PREPARE, "undo", "arm")

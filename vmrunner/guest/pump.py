@@ -78,6 +78,10 @@ class Pump:
                 write_all(fd, chunk)
         except OSError as error:
             self.failure = self.failure or LocalFailure(name, error)
+            os.write(self._wake, b"x")
+            # The rest is taken from the guest all the same: dropbear tells the end of a command only after it.
+            while _received(receive):
+                pass
         finally:
             os.write(self._wake, b"x")
 

@@ -31,12 +31,25 @@ _DEATH_SECONDS = 1.0
 _GRACE_SECONDS = 5.0
 _KILL_SECONDS = 10.0
 _UNKNOWN_SIGNAL_CODE = 255
-# sshd starts each session as a child of the connection's own process, as the leader of a process group. The groups
-# are printed, since a leader that is gone no longer leads to its group.
-_SIGNAL_SESSIONS = (
-    "for pid in $(cat /proc/$PPID/task/*/children); do "
-    '[ "$pid" = $$ ] || { kill "-$1" "-$pid" && echo "$pid"; }; done 2>/dev/null'
-)
+# Each session is a child of the connection's own process. OpenSSH makes it the leader of a process group, dropbear
+# leaves it in that of the connection, so it is found by descent; who has left for a session of its own, as a daemon does,
+# is not meant. Without a program in it: each costs 50 to 100 ms where the processor is emulated.
+# The numbers are printed, and taken as further arguments, since children of a process that is gone are nobody's.
+_SIGNAL_SESSIONS = """\
+signal=$1; shift; found=$*
+session_of() { read -r stat <"/proc/$1/stat" || return; set -- ${stat##*) }; session=$4; }
+children_of() { children=; for task in /proc/$1/task/*; do some=; read -r some <"$task/children"; children="$children $some"; done; }
+take() {
+    found="$found $1"; children_of "$1"
+    for child in $children; do session_of "$child" && [ "$session" = "$2" ] && take "$child" "$2"; done
+}
+{
+    children_of $PPID
+    for child in $children; do [ "$child" = $$ ] || { session_of "$child" && take "$child" "$session"; }; done
+    [ -z "$found" ] || kill "-$signal" $found
+} 2>/dev/null
+echo $found
+"""
 _NO_VARIABLES: Mapping[str, str] = MappingProxyType({})
 
 
@@ -176,18 +189,18 @@ class _Session:
         """
         with contextlib.suppress(ConnectionLost, VmrunnerError):
             deadline = Deadline.after(_KILL_SECONDS)
-            told = self._guest.execute(
-                ["exec", "sh", "-c", _SIGNAL_SESSIONS, "sh", number.name.removeprefix("SIG")],
-                deadline=deadline,
-            )
-            groups = told.stdout.split()
-            log.debug("session: sent %s to the process groups %s", number.name, groups)
+            processes = self._signal(number, deadline=deadline)
+            log.debug("session: sent %s to the processes %s", number.name, processes)
             patience = Deadline.after(_GRACE_SECONDS)
             while not self._channel.exit_status_ready() and not patience.passed and not self._wait(0.02):
                 self._guest.check_alive()
-            if groups and not self._ended:
-                kill = ["kill", "-KILL", *(f"-{group}" for group in groups)]
-                self._guest.execute(kill, deadline=deadline.within(_KILL_SECONDS))
+            if processes and not self._ended:
+                self._signal(signal.SIGKILL, *processes, deadline=deadline.within(_KILL_SECONDS))
+
+    def _signal(self, number: signal.Signals, *also: str, deadline: Deadline) -> list[str]:
+        """Send a signal to all that runs in this connection's sessions, and to the processes `also`."""
+        words = ["exec", "sh", "-c", _SIGNAL_SESSIONS, "sh", number.name.removeprefix("SIG"), *also]
+        return self._guest.execute(words, deadline=deadline).stdout.split()
 
 
 def _as_error(failure: LocalFailure) -> Exception:

@@ -5,20 +5,22 @@ The guest's own `prepare` does it; what it takes away it finds in the guest's ta
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from vmrunner.errors import GuestError
 from vmrunner.guest.preparation import PREPARE
 from vmrunner.guest.ssh import Guest
 from vmrunner.host.deadline import Deadline
 
 
-def undo_run(guest: Guest, *, deadline: Deadline) -> None:
-    """End what the last run left running, unmount what it mounted, the shares too, and empty its directory.
+def clear_away(guest: Guest, *, deadline: Deadline) -> None:
+    """End what the last run left running, unmount what it mounted, empty its directory, and arm the unit for the next.
 
-    Raises GuestError where something in the guest still holds on to them.
+    Raises GuestError where something in the guest still holds on to it.
     """
     _prepare(
         guest,
-        "undo",
+        ("undo", "arm"),
         "the run before could not be cleared away in the guest",
         hint="a process that it left may still use its files; `vmrunner reset NAME` gives a clean machine",
         deadline=deadline,
@@ -32,14 +34,14 @@ def unmount_shares(guest: Guest, *, deadline: Deadline) -> None:
     """
     _prepare(
         guest,
-        "unmount",
+        ("unmount",),
         "the shares with the host are in use in the guest, so its state cannot be saved",
         hint="end the programs in the guest that use them (`fuser -vm /run/vmrunner/in /run/vmrunner/out`)",
         deadline=deadline,
     )
 
 
-def _prepare(guest: Guest, what: str, failure: str, *, hint: str, deadline: Deadline) -> None:
-    done = guest.execute([PREPARE, what], deadline=deadline)
+def _prepare(guest: Guest, what: Sequence[str], failure: str, *, hint: str, deadline: Deadline) -> None:
+    done = guest.execute([PREPARE, *what], deadline=deadline)
     if done.code:
         raise GuestError(failure, hint=hint, details=done.stderr.strip() or None)

@@ -23,12 +23,16 @@ _SHOW = ("systemctl", "show", UNIT, _SHUTDOWN, *(f"--property={name}" for name i
 # What `_SHOW` would say of a unit whose start went well: a oneshot unit does that when its process ended with 0.
 _SUCCEEDED = "ActiveState=active\\nLoadState=loaded\\nResult=success\\nExecMainCode=1\\nExecMainStatus=0\\n"
 _PRELUDE_FAILED = "prelude-failed"
-# One command, and as few processes as can be: each costs 50 to 100 ms under TCG. `restart` of a oneshot unit is a `start`
-# unless the unit stands there since the run before, and returns when
-# it has ended.
-_START_AND_SHOW = (
-    f"""if systemctl restart {UNIT}; then printf '{_SUCCEEDED}'; else exec {shlex.join(_SHOW)}; fi"""
-)
+# One command, and as few processes as can be: each costs 50 to 100 ms under TCG. `start` of a oneshot unit returns when
+# it has ended. An armed unit is started already and waits at the gate (see `prepare` in the image): `start` joins it
+# before the prelude lets it go, so that it cannot have ended, and be started anew, by then.
+_GATE = "/run/vmrunner/gate"
+_START_AND_SHOW = """waiting=
+[ ! -p {gate} ] || {{ systemctl start {unit} & waiting=$!; }}
+{prelude} || {{ [ -z "$waiting" ] || kill $waiting; echo {failed}; exit 1; }}
+if [ -n "$waiting" ]; then wait $waiting; else systemctl start {unit}; fi
+if [ $? = 0 ]; then printf '{succeeded}'; {afterwards}; else exec {show}; fi
+"""
 _SHOW_SECONDS = 30.0
 _RECONNECT_SECONDS = 60.0
 _POLL_SECONDS = 0.5
@@ -97,12 +101,26 @@ class UnitRun:
     """
 
     def __init__(
-        self, guest: Guest, *, prelude: str = "", way_out: str | None = None, deadline: Deadline
+        self,
+        guest: Guest,
+        *,
+        prelude: str = ":",
+        way_out: str | None = None,
+        afterwards: str = "",
+        deadline: Deadline,
     ) -> None:
         self._guest = guest
         self._deadline = deadline
         self._way_out = way_out
-        self._start_line = _after(prelude, _START_AND_SHOW)
+        self._start_line = _START_AND_SHOW.format(
+            gate=_GATE,
+            unit=UNIT,
+            prelude=prelude,
+            failed=_PRELUDE_FAILED,
+            succeeded=_SUCCEEDED,
+            afterwards=f"{{ {afterwards} </dev/null >/dev/null 2>&1 & }}" if afterwards else ":",
+            show=shlex.join(_SHOW),
+        )
         self._command: RemoteCommand | None = None
         self.reconnections = 0
         self._unanswered = 0
@@ -188,12 +206,6 @@ class UnitRun:
                 hint="did a test stop sshd, the network, or the whole guest?",
                 details=f"{error}\n{timeout.details}",
             ) from timeout
-
-
-def _after(prelude: str, command: str) -> str:
-    return (
-        f"if ! {{ {prelude}\n}}; then echo {_PRELUDE_FAILED}; exit 1; fi\n{command}" if prelude else command
-    )
 
 
 def journal_of_unit(guest: Guest, *, deadline: Deadline, lines: int = 20) -> str:

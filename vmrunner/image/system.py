@@ -40,7 +40,8 @@ def host_key(tree: Path) -> str:
         kind, key, *_ = path.read_text().split()
     except (OSError, ValueError) as error:
         raise ImageBuildFailed(
-            "the system has no ed25519 host key", hint="the recipe must make one and leave its public half there"
+            "the system has no ed25519 host key",
+            hint="the recipe must make one and leave its public half there",
         ) from error
     return f"{kind} {key}"
 

@@ -86,7 +86,13 @@ def follow_unit(seat: ReadySeat, *, deadline: Deadline, emit: Emit, cancellation
     tail = LogTail(seat.run, emit)
     try:
         with phase(emit, "mount", "Handing the tests to the guest"):
-            unit = UnitRun(seat.machine.guest, prelude=seat.prelude, way_out=seat.way_out, deadline=deadline)
+            unit = UnitRun(
+                seat.machine.guest,
+                prelude=seat.prelude,
+                way_out=seat.way_out,
+                afterwards=seat.afterwards,
+                deadline=deadline,
+            )
             load_parser()
             following = _Following(unit, seat, tail, deadline, cancellation)
             status = following.until_it_ends(or_starts=True)

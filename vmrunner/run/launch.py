@@ -106,7 +106,7 @@ class Launch:
         """
         machine = self._machine_that_answers()
         preparation = replace(preparation_of(self.request.config), clock_shift=machine.clock_shift)
-        return ReadySeat(machine, self.request.run, shlex.join(preparation.command(shares=True)))
+        return ReadySeat(machine, self.request.run, shlex.join(preparation.command_for_run(self.run.id)))
 
     def _machine_that_answers(self) -> Machine:
         if self._login is None and self.request.config.start != "booted":

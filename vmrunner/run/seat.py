@@ -31,13 +31,15 @@ class MachineFacts:
 class ReadySeat:
     """A machine that answers; `run` as it is seen from now on, for its shares may be the machine's own.
 
-    `prelude` are the shell commands that must go before the unit's start; `way_out` is what to do where they fail.
+    `prelude` is the shell command that must go before the unit's start, `way_out` what to do where it fails; `afterwards`
+    is left running in the guest when the unit has ended well.
     """
 
     machine: Machine
     run: RunDirectory
     prelude: str
     way_out: str | None = None
+    afterwards: str = ""
 
 
 class Seat(Protocol):

@@ -19,7 +19,7 @@ from vmrunner.guest.clock import ClockReading, read_clock
 from vmrunner.guest.key import LoginKey, make_login_key
 from vmrunner.guest.preparation import Preparation
 from vmrunner.guest.ssh import ConnectionLost, Guest
-from vmrunner.guest.undo import undo_run
+from vmrunner.guest.undo import clear_away
 from vmrunner.guest.unit import UnitRun, journal_of_unit
 from vmrunner.host.deadline import Deadline
 from vmrunner.host.files import remove_tree, sync_files
@@ -161,7 +161,7 @@ def _boot_and_save(
         machine.guest.execute(["systemctl", "is-system-running", "--wait"], deadline=within)
         first = read_clock(machine.guest, deadline=within)
         _rehearse(machine.guest, request.tool, directory, within)
-        undo_run(machine.guest, deadline=within)
+        clear_away(machine.guest, deadline=within)
         second = read_clock(machine.guest, deadline=within)
         _check_drift(first, second)
         machine.guest.disconnect()
@@ -208,7 +208,7 @@ def _rehearse(guest: Guest, tool: NextestTool | None, directory: Path, deadline:
         done = guest.execute(["sh", "-c", install], deadline=deadline)
         if done.code:
             raise UnitFailed("cargo-nextest could not be put into the guest", details=done.stderr.strip())
-    prelude = shlex.join(Preparation(clock_shift=1e-6).command(shares=True))
+    prelude = shlex.join(Preparation(clock_shift=1e-6).command_for_run("rehearsal"))
     run = UnitRun(guest, prelude=prelude, deadline=deadline)
     while (status := run.poll()) is None:
         if not deadline.pause(0.05):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -13,7 +14,7 @@ from vmrunner.config.load import Loaded
 from vmrunner.config.model import Config
 from vmrunner.errors import BootTimeout, GuestLost, VmrunnerError
 from vmrunner.events import Emit, Note, phase
-from vmrunner.guest.preparation import Preparation
+from vmrunner.guest.preparation import Preparation, clear_away_and_arm
 from vmrunner.host.deadline import Deadline
 from vmrunner.host.files import remove_tree
 from vmrunner.host.process_identity import identity_of
@@ -91,9 +92,11 @@ class VmSeat:
         return ReadySeat(
             self._machine,
             run,
-            prelude=" ".join(Preparation().command(undo=True, shares=True)),
+            prelude=shlex.join(Preparation().command_for_run(self.run.id, undo=True)),
             way_out="a program that the run before left in the guest may still use its files; "
             "`--reset` makes the VM clean first",
+            # A failed run stays as it is, to be looked at.
+            afterwards=shlex.join(clear_away_and_arm()),
         )
 
     def finish(self, *, failed: bool) -> None:
