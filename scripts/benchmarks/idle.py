@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.commands import timed
@@ -23,7 +23,7 @@ def measure() -> dict[str, list[ProcessMemory]]:
     return {names[key]: [ProcessMemory(**one) for one in machines] for key, machines in found.items()}
 
 
-def rows(measured: dict[str, Sequence[ProcessMemory]]) -> list[tuple[str, str, str]]:
+def rows(measured: Mapping[str, Sequence[ProcessMemory]]) -> list[tuple[str, str, str]]:
     """State, private and proportional memory of each machine, in MB."""
     return [
         (state, _listed([one.private for one in machines]), _listed([one.proportional for one in machines]))

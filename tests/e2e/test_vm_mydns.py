@@ -17,7 +17,7 @@ from vmrunner.host.paths import cache_dir
 from vmrunner.nextest.tool import find_nextest
 
 MYDNS = CRATES / "mydns"
-PHASES = ["archive", "stage", "connect", "mount", "unit", "collect", "stop"]
+PHASES = ["image", "archive", "stage", "connect", "mount", "unit", "collect", "stop"]
 """In the order in which they end. Before them or between, the machine's `start`; and a `template`, if one was made."""
 
 

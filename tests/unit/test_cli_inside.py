@@ -16,7 +16,7 @@ from fake_sshd import FakeSshd
 from local_guest import local_guest
 
 from vmrunner.cli import run
-from vmrunner.errors import UsageError
+from vmrunner.errors import GuestLost, UsageError
 from vmrunner.guest.ssh import Guest
 from vmrunner.host.deadline import Deadline
 
@@ -39,8 +39,15 @@ def sshd(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeSshd]:
                 raise UsageError(f"there is no VM `{name}`")
             yield Attached(guest)
 
+        def start_login_at_console(name: str, *, deadline: Deadline) -> None:
+            """A guest that listens already."""
+
         module = types.ModuleType("vmrunner.machine.vm")
-        vars(module).update(attached=attached, console_socket=lambda _name: tmp_path / "serial")
+        vars(module).update(
+            attached=attached,
+            console_socket=lambda _name: tmp_path / "serial",
+            start_login_at_console=start_login_at_console,
+        )
         monkeypatch.setitem(sys.modules, "vmrunner.machine.vm", module)
         stdin = os.dup(0)
         os.dup2(null.fileno(), 0)
@@ -138,6 +145,21 @@ def test_console_shows_the_serial_line(
         assert run(["console", "db"]) == 0
         machine.join()
     assert capfd.readouterr() == ("login: ", "note: the machine has ended\n")
+
+
+def test_console_of_a_guest_that_cannot_be_asked_to_listen(
+    sshd: FakeSshd, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is a console all the same; here of a machine that has none."""
+
+    def refuse(name: str, *, deadline: Deadline) -> None:
+        raise GuestLost(f"{name} does not answer", hint=f"{deadline.remaining} s are over")
+
+    monkeypatch.setattr(sys.modules["vmrunner.machine.vm"], "start_login_at_console", refuse)
+    assert run(["console", "db"]) == 23
+    told = capfd.readouterr().err
+    assert told.startswith("warning: the guest could not be asked over SSH to listen here")
+    assert "console does not answer" in told
 
 
 def test_console_of_a_machine_that_does_not_answer(sshd: FakeSshd, capfd: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ from vmrunner.errors import GuestLost
 from vmrunner.guest.banner import open_answering_socket
 from vmrunner.host.deadline import Deadline
 
-BANNER = b"SSH-2.0-OpenSSH_9.2p1\r\n"
+BANNER = b"SSH-2.0-dropbear_2025.88\r\n"
 
 
 def is_alive() -> None:
@@ -86,6 +86,35 @@ def test_a_later_connection_may_answer_first() -> None:
         assert sock is not None
         with sock:
             assert sock.recv(4) == b"SSH-"
+
+
+def test_no_more_attempts_are_open_than_the_server_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dropbear takes five from one address that have not logged in, and may see late that one was closed."""
+    monkeypatch.setattr("vmrunner.guest.banner._SHORTEST_INTERVAL_SECONDS", 0.02)
+    monkeypatch.setattr("vmrunner.guest.banner._LONGEST_INTERVAL_SECONDS", 0.02)
+    taken: list[socket.socket] = []
+    most = 0
+
+    def count(_number: int, sock: socket.socket) -> None:
+        nonlocal most
+        taken.append(sock)
+        most = max(most, sum(is_open(one) for one in taken))
+        if len(taken) == 8:
+            sock.sendall(BANNER)
+
+    with server(count) as port:
+        sock = open_answering_socket(port, deadline=Deadline.after(5), alive=is_alive)
+        assert sock is not None
+        sock.close()
+    assert most == 4
+
+
+def is_open(sock: socket.socket) -> bool:
+    """Whether the other side has not closed this connection."""
+    try:
+        return sock.recv(1, socket.MSG_DONTWAIT) != b""
+    except BlockingIOError:
+        return True
 
 
 def test_a_server_that_closes_is_none() -> None:

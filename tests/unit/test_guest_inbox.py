@@ -23,20 +23,9 @@ from vmrunner.guest.inbox import (
 LAYOUT = GuestLayout(PurePosixPath("/home/u/ws"), PurePosixPath("/home/u/ws/target"), remapped=False)
 SPACED = GuestLayout(PurePosixPath("/home/u/my ws"), PurePosixPath("/home/u/my\tws\\t"), remapped=False)
 HOSTILE = [
-    "",
-    "plain",
-    "two words",
-    "it's",
-    'a "quote"',
-    "$HOME `id` $(id)",
-    "a;b&c|d>e<f",
-    "back\\slash\\",
-    "line\nbreak",
-    "*?[a]~#!",
-    "-n",
-    "ü ✓",
-    "'; exit 1; '",
-]
+    "", "plain", "two words", "it's", 'a "quote"', "$HOME `id` $(id)", "a;b&c|d>e<f",
+    "back\\slash\\", "line\nbreak", "*?[a]~#!", "-n", "ü ✓", "'; exit 1; '",
+]  # fmt: skip
 
 
 def job(layout: GuestLayout = LAYOUT, **more: object) -> Job:
@@ -69,13 +58,14 @@ def test_the_script_word_for_word() -> None:
         " && [ -d /var/lib/cargo-nextest/overlays/target/upper ] && [ -d /var/lib/cargo-nextest/overlays/target/work ]"
         " || mkdir -p /var/lib/cargo-nextest/overlays/workspace/upper /var/lib/cargo-nextest/overlays/workspace/work"
         " /var/lib/cargo-nextest/overlays/target/upper /var/lib/cargo-nextest/overlays/target/work || exit 201\n"
-        "mount --all --fstab /run/vmrunner/in/mounts || exit 202\n"
+        "[ -e /run/vmrunner/mounted ] || mount --all --fstab /run/vmrunner/in/mounts || exit 202\n"
         "cd /home/u/ws || exit 203\n"
         "export VMRUNNER=1 CARGO_TERM_PROGRESS_WHEN=never NEXTEST_DOUBLE_SPAWN=0\n"
         "export NEXTEST_LOG=info,cargo_nextest::dispatch=warn\n"
         "export RUST_LOG=debug\n"
         "export EMPTY=''\n"
         """export TEXT='it'"'"'s'\n"""
+        "[ ! -e /run/vmrunner/out/started ] || exit 205\n"
         ": >/run/vmrunner/out/started || exit 204\n"
         "exec /run/vmrunner/in/bin/cargo-nextest nextest run -E 'test(a b)'\n"
     )
@@ -111,26 +101,46 @@ def test_sh_goes_where_it_is_told(tmp_path: Path) -> None:
     assert run_sh(f"{change}\npwd\n").stdout == f"{strange}\n"
 
 
+def led_to(directory: Path, script: str) -> str:
+    """A script with the guest's paths led to this directory, where the workspace is too."""
+    for path in ("/run/vmrunner/out", "/run/vmrunner", "/var/lib", "/home/u/ws"):
+        script = script.replace(path, str(directory))
+    return script
+
+
 def test_each_failure_before_nextest_has_a_code_that_nextest_does_not_have(tmp_path: Path) -> None:
     script = render_script(job())
     codes = [int(line.rsplit(" ", 1)[1]) for line in script.splitlines() if "|| exit" in line]
-    assert codes == [200, 201, 202, 203, 204]
-    local = script.replace("/run/vmrunner/out", str(tmp_path)).replace("/var/lib", str(tmp_path))
+    assert codes == [200, 201, 202, 203, 205, 204]
+    local = led_to(tmp_path, script)
     broken = local.replace("mount --all", "false")
     assert run_sh(broken).returncode == 202
     assert not (tmp_path / "started").exists()
-    gone = local.replace("mount --all", "true").replace("cd /home/u/ws", f"cd {tmp_path}/nowhere")
+    gone = local.replace("mount --all", "true").replace(f"cd {tmp_path}", f"cd {tmp_path}/nowhere")
     assert run_sh(gone).returncode == 203
 
 
 def test_what_runs_gets_the_logs_and_the_mark(tmp_path: Path) -> None:
     script = render_script(job(command=("sh", "-c", "echo out; echo err >&2; cat; exit 104")))
-    local = script.replace("/run/vmrunner/out", str(tmp_path)).replace("/var/lib", str(tmp_path))
-    local = local.replace("mount --all", "true").replace("cd /home/u/ws", f"cd {tmp_path}")
+    local = led_to(tmp_path, script).replace("mount --all", "true")
     assert run_sh(local).returncode == 104
     assert (tmp_path / "stdout.log").read_text() == "out\n"
     assert (tmp_path / "nextest.log").read_text() == "err\n"
     assert (tmp_path / "started").read_bytes() == b""
+
+
+def test_what_the_host_has_had_mounted_is_not_mounted_again(tmp_path: Path) -> None:
+    script = led_to(tmp_path, render_script(job(command=("true",)))).replace("mount --all", "false")
+    assert run_sh(script).returncode == 202
+    (tmp_path / "mounted").touch()
+    assert run_sh(script).returncode == 0
+
+
+def test_a_run_is_never_made_twice(tmp_path: Path) -> None:
+    script = led_to(tmp_path, render_script(job(command=("sh", "-c", "echo once; exit 100"))))
+    (tmp_path / "mounted").touch()
+    assert [run_sh(script).returncode for _ in range(2)] == [100, 205]
+    assert (tmp_path / "stdout.log").read_text() == "once\n"
 
 
 def test_the_mounts_word_for_word() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -155,6 +156,21 @@ def test_an_interrupted_command_may_clean_up(guest: Guest, tmp_path: Path) -> No
     assert (tmp_path / "out").read_text() == "ready\ncleaned\n"
 
 
+def test_a_signal_reaches_the_session_and_nobody_who_left_it(guest: Guest, tmp_path: Path) -> None:
+    """A job with a process group of its own belongs to it, a daemon does not."""
+    thread = kill_when_ready(tmp_path / "out", signal.SIGTERM)
+    with pytest.raises(Interrupted):
+        run(
+            guest,
+            "setsid sleep 100.81 >/dev/null 2>&1 & set -m; sleep 100.82 & sleep 0.2; echo ready; wait",
+            tmp_path,
+        )
+    thread.join()
+    assert gone("100.82")
+    daemons = subprocess.run(["pkill", "-fx", "sleep 100.81"], check=False)
+    assert daemons.returncode == 0
+
+
 def test_a_second_signal_kills_at_once(guest: Guest, tmp_path: Path) -> None:
     thread = kill_when_ready(tmp_path / "out", signal.SIGTERM, times=2)
     began = time.monotonic()
@@ -180,6 +196,26 @@ def test_a_reader_that_goes_away_ends_the_command(guest: Guest) -> None:
         )
     os.close(writer)
     assert gone("100.5")
+
+
+def test_a_reader_that_goes_away_from_output_without_end(guest: Guest) -> None:
+    """The server says that the command has ended when all it printed was taken."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    began = time.monotonic()
+    with opened(os.devnull, os.O_RDWR) as null, pytest.raises(BrokenPipeError):
+        run_session(
+            guest,
+            "exec yes 100.6",
+            tty=False,
+            stdin=null,
+            stdout=writer,
+            stderr=null,
+            deadline=Deadline.after(SOON),
+        )
+    os.close(writer)
+    assert time.monotonic() - began < 4
+    assert gone("100.6")
 
 
 def test_output_that_cannot_be_written_is_the_hosts_error(guest: Guest) -> None:

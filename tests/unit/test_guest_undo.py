@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
-import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from fake_qemu import write_program
 from fake_sshd import FakeSshd, answer, running_sshd
+from guest_programs import UNIT, guest_programs
 
 from vmrunner.errors import GuestError, exit_code_of
 from vmrunner.guest.ssh import Guest
-from vmrunner.guest.undo import undo_run, unmount_shares
+from vmrunner.guest.undo import clear_away, unmount_shares
 from vmrunner.host.deadline import Deadline
 
-PROGRAM = Path(__file__).parents[2] / "images" / "guest" / "usr" / "lib" / "vmrunner" / "prepare"
-# In a mount namespace of its own, whatever is mounted is gone with the last process in it.
-ALONE = ("unshare", "--map-root-user", "--mount", "--propagation", "private")
 RUN = """
-mkdir -p run/vmrunner/in/sources run/vmrunner/in/target run/vmrunner/out etc ws/target state
+mkdir -p run/vmrunner/in run/vmrunner/out state
 mount -t tmpfs state state
 mount -t tmpfs in run/vmrunner/in
 mount -t tmpfs out run/vmrunner/out
@@ -48,21 +43,15 @@ mount -t tmpfs other other
 """
 
 
-def can_mount() -> bool:
-    """Whether this user may do in a namespace what a guest's root does."""
-    if shutil.which("perl") is None or shutil.which("unshare") is None:
-        return False
-    return subprocess.run([*ALONE, "true"], check=False, capture_output=True).returncode == 0
-
-
 @dataclass(frozen=True)
 class Ended:
-    """What the program said, which mounts there are after it, and what is left in the unit's directory."""
+    """What the program said and asked, which mounts there are after it, and what is left in the unit's directory."""
 
     code: int
     stderr: str
     mounts: tuple[str, ...]
     left: tuple[str, ...]
+    asked_of_systemctl: tuple[str, ...]
 
 
 Undo = Callable[..., Ended]
@@ -71,28 +60,12 @@ Undo = Callable[..., Ended]
 @pytest.fixture
 def undo(tmp_path: Path) -> Undo:
     """Set up what a run leaves, run `before`, and then the guest's program with the guest's paths led to a directory."""
-    if not can_mount():
-        pytest.skip("perl and a mount namespace are needed")
-    program = (
-        PROGRAM.read_text()
-        .replace("'9p'", "'tmpfs'")
-        .replace("'/var/lib/cargo-nextest'", f"'{tmp_path}/state'")
-    )
-    program = program.replace("/sys/fs/cgroup", f"{tmp_path}/cgroup")
-    program = program.replace("lowerdir=/run/vmrunner", f"lowerdir={tmp_path}/run/vmrunner")
-    (tmp_path / "prepare").write_text(program)
-    (tmp_path / "bin").mkdir()
-    write_program(tmp_path / "bin" / "systemctl", 'echo "$@" >>"$BASE/systemctl"; eval "$ON_STOP"')
+    programs = guest_programs(tmp_path)
 
     def run(word: str = "undo", *, before: str = "", on_stop: str = "", setup: str = RUN) -> Ended:
-        script = f"set -e\n{setup}\n{before}\nset +e\nperl prepare {word} 2>stderr; echo $? >code\n"
+        script = f"{setup}\n{before}\nset +e\nperl prepare {word} 2>stderr; echo $? >code\n"
         script += 'cut -d" " -f2 /proc/mounts >mounts; (cd state && find . -mindepth 1) >left\n[ ! -e holder ] || kill $(cat holder) 2>/dev/null || :\n'
-        environment = {
-            "PATH": f"{tmp_path}/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-            "BASE": str(tmp_path),
-            "ON_STOP": on_stop,
-        }
-        subprocess.run([*ALONE, "sh", "-c", script], cwd=tmp_path, env=environment, check=True)
+        programs.run(script, on_stop=on_stop)
         mounts = [
             line for line in (tmp_path / "mounts").read_text().splitlines() if line.startswith(str(tmp_path))
         ]
@@ -101,6 +74,7 @@ def undo(tmp_path: Path) -> Undo:
             (tmp_path / "stderr").read_text(),
             tuple(line.removeprefix(f"{tmp_path}/") for line in mounts),
             tuple(sorted(line.removeprefix("./") for line in (tmp_path / "left").read_text().splitlines())),
+            tuple(programs.asked_of_systemctl),
         )
 
     return run
@@ -122,7 +96,27 @@ def test_all_that_the_run_mounted_and_wrote_is_gone_and_nothing_else(undo: Undo,
     assert (ended.code, ended.stderr) == (0, "")
     assert ended.mounts == ("state", "other")
     assert ended.left == NOTHING_WRITTEN
-    assert not (tmp_path / "systemctl").exists()
+    assert ended.asked_of_systemctl == ()
+    assert not (tmp_path / "run/vmrunner/gate").exists()
+
+
+def test_a_unit_that_ran_is_stopped_so_that_it_can_be_started_again(undo: Undo, tmp_path: Path) -> None:
+    """It stays active when its process has ended well; that there was a run is known by its mounts."""
+    ended = undo(before="touch run/vmrunner/mounted")
+    assert (ended.code, ended.stderr) == (0, "")
+    assert ended.asked_of_systemctl == ("stop cargo-nextest.service",)
+    assert ended.mounts == ("state", "other")
+    assert not (tmp_path / "run/vmrunner/mounted").exists()
+
+
+def test_a_unit_that_waits_for_its_run_has_nothing_to_be_undone(undo: Undo, tmp_path: Path) -> None:
+    """All was cleared away before it was started; what is there since then belongs to the person at the machine."""
+    process = f"mkdir -p cgroup/system.slice/{UNIT}; echo 1 >cgroup/system.slice/{UNIT}/cgroup.procs"
+    ended = undo(before=f"mkfifo run/vmrunner/gate; {process}")
+    assert (ended.code, ended.stderr) == (0, "")
+    assert ended.asked_of_systemctl == ()
+    assert (tmp_path / "run/vmrunner/gate").is_fifo()
+    assert "overlays/workspace/upper/file" in ended.left
 
 
 @pytest.mark.parametrize("name", ["file", ".hidden", "..two", "'-r'", "'it is'", "'new\nline'"])
@@ -140,43 +134,47 @@ def test_where_no_run_was_there_is_nothing_to_undo(undo: Undo) -> None:
     assert undo(setup="mkdir state").code == 0
 
 
-def test_to_unmount_leaves_what_the_run_wrote(undo: Undo) -> None:
-    ended = undo("unmount")
+def test_to_unmount_leaves_what_the_run_wrote(undo: Undo, tmp_path: Path) -> None:
+    ended = undo("unmount", before="touch run/vmrunner/mounted")
     assert ended.code == 0
     assert ended.mounts == ("state", "other")
     assert "overlays/workspace/upper/file" in ended.left
+    assert not (tmp_path / "run/vmrunner/mounted").exists()
 
 
 BUSY = "sleep 20 <run/vmrunner/in/hosts >/dev/null 2>&1 & echo $! >holder"
 
 
-def test_a_process_of_the_unit_that_holds_a_share_is_ended_with_the_unit(undo: Undo, tmp_path: Path) -> None:
+def test_a_process_of_the_unit_that_holds_a_share_is_ended_with_the_unit(undo: Undo) -> None:
     ended = undo(
-        before=BUSY, on_stop="kill $(cat holder); while kill -0 $(cat holder) 2>/dev/null; do :; done"
+        before=f"{BUSY}; touch run/vmrunner/mounted",
+        on_stop="kill $(cat holder); while kill -0 $(cat holder) 2>/dev/null; do :; done",
     )
     assert (ended.code, ended.stderr) == (0, "")
     assert ended.mounts == ("state", "other")
-    assert (tmp_path / "systemctl").read_text() == "stop cargo-nextest.service\n"
+    assert ended.asked_of_systemctl == ("stop cargo-nextest.service",)
 
 
-def test_processes_that_the_unit_left_are_ended_though_they_hold_nothing(undo: Undo, tmp_path: Path) -> None:
-    group = "cgroup/system.slice/cargo-nextest.service"
-    assert undo(before=f"mkdir -p {group}; echo 123 >{group}/cgroup.procs").code == 0
-    assert (tmp_path / "systemctl").exists()
+def test_processes_that_the_unit_left_are_ended_though_they_hold_nothing(undo: Undo) -> None:
+    group = f"cgroup/system.slice/{UNIT}"
+    ended = undo(before=f"mkdir -p {group}; echo 123 >{group}/cgroup.procs")
+    assert ended.code == 0
+    assert ended.asked_of_systemctl == ("stop cargo-nextest.service",)
 
 
-def test_a_share_that_somebody_else_holds_is_an_error(undo: Undo) -> None:
-    ended = undo(before=BUSY, on_stop="true")
+def test_a_share_that_somebody_else_holds_is_an_error(undo: Undo, tmp_path: Path) -> None:
+    ended = undo(before=f"{BUSY}; touch run/vmrunner/mounted")
     assert ended.code != 0
     assert "what the run before mounted is still in use: Device or resource busy" in ended.stderr
     assert "run/vmrunner/in" in ended.mounts
+    assert (tmp_path / "run/vmrunner/mounted").exists(), "the next attempt stops the unit too"
 
 
-def test_shares_that_are_in_use_are_not_unmounted_for_a_snapshot(undo: Undo, tmp_path: Path) -> None:
+def test_shares_that_are_in_use_are_not_unmounted_for_a_snapshot(undo: Undo) -> None:
     ended = undo("unmount", before=BUSY)
     assert ended.code != 0
     assert "the shares are in use" in ended.stderr
-    assert not (tmp_path / "systemctl").exists()
+    assert ended.asked_of_systemctl == ()
 
 
 def connected(sshd: FakeSshd) -> Guest:
@@ -186,18 +184,18 @@ def connected(sshd: FakeSshd) -> Guest:
 
 
 @pytest.mark.parametrize(
-    ("ask", "word", "said", "advice"),
+    ("ask", "words", "said", "advice"),
     [
-        (undo_run, "undo", "the run before could not be cleared away in the guest", "vmrunner reset"),
+        (clear_away, "undo arm", "the run before could not be cleared away in the guest", "vmrunner reset"),
         (unmount_shares, "unmount", "its state cannot be saved", "fuser -vm"),
     ],
 )
 def test_the_guest_is_asked_once_and_its_failure_says_what_to_do(
-    ask: Callable[..., None], word: str, said: str, advice: str
+    ask: Callable[..., None], words: str, said: str, advice: str
 ) -> None:
     with running_sshd(answer()) as sshd, contextlib.closing(connected(sshd)) as guest:
         ask(guest, deadline=Deadline.after(10))
-        assert sshd.commands == [f"/usr/lib/vmrunner/prepare {word}"]
+        assert sshd.commands == [f"/usr/lib/vmrunner/prepare {words}"]
         sshd.run = answer(16, stderr=b"prepare: Device or resource busy\n")
         with pytest.raises(GuestError) as caught:
             ask(guest, deadline=Deadline.after(10))

@@ -1,9 +1,12 @@
-"""The unit in the guest: what systemd says of it, and staying with it through broken connections."""
+"""The unit in the guest: starting it, and staying with it through broken connections."""
 
 from __future__ import annotations
 
 import contextlib
+import os
+import shlex
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,45 +51,6 @@ def poll_to_the_end(run: UnitRun, patience: Deadline) -> UnitStatus:
     return status
 
 
-def test_what_systemctl_shows() -> None:
-    assert UnitStatus.parse(ENDED.decode()) == UnitStatus("active", "loaded", "success", 1, 0, 123456)
-
-
-@pytest.mark.parametrize(
-    ("state", "ended"),
-    [("active", True), ("inactive", True), ("failed", True), ("activating", False), ("deactivating", False),
-     ("reloading", False), ("unknown", False)],
-)  # fmt: skip
-def test_which_states_are_an_end(state: str, ended: bool) -> None:
-    assert UnitStatus.parse(f"ActiveState={state}").ended is ended
-
-
-@pytest.mark.parametrize(("code", "exited"), [("0", False), ("1", True), ("2", False), ("3", False)])
-def test_only_a_main_process_that_ended_by_itself_exited(code: str, exited: bool) -> None:
-    assert UnitStatus.parse(f"ExecMainCode={code}").exited is exited
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "\n\n",
-        "Failed to connect to bus: No such file or directory",
-        "=\n==\n=x",
-        "ExecMainCode=\nExecMainStatus=-1\nMemoryPeak=[not set]",
-        "ExecMainCode=one\nExecMainStatus=0x10\nMemoryPeak=infinity",
-        "ExecMainCode=\u00b2\nExecMainStatus=\u2460",
-        "\x00\ufffd\x1b[31mExecMainCode\x00=1",
-    ],
-)
-def test_garbage_counts_as_never_run(text: str) -> None:
-    assert UnitStatus.parse(text) == UnitStatus("unknown", "unknown", "unknown", 0, 0, None)
-
-
-def test_a_value_may_hold_an_equals_sign() -> None:
-    assert UnitStatus.parse("Result=a=b").result == "a=b"
-
-
 @pytest.fixture
 def computer(tmp_path: Path) -> Path:
     """A directory of programs that stand for a guest's; what they were told is in the file `told` beside it."""
@@ -95,7 +59,7 @@ def computer(tmp_path: Path) -> Path:
 
 
 def install_systemctl(computer: Path, *, start: int) -> None:
-    """A systemctl whose `restart` ends with that code, and whose `show` prints SHOWN."""
+    """A systemctl whose `start` ends with that code, and whose `show` prints SHOWN."""
     body = f'echo "$1 $2" >>{computer.parent / "told"}\n[ "$1" = show ] && printf %s "$SHOWN"\n'
     write_program(computer / "systemctl", f"{body}[ $1 = show ] || exit {start}")
 
@@ -117,7 +81,6 @@ def test_the_unit_is_started_and_shown_by_one_command() -> None:
         assert poll_to_the_end(run, soon()) == UnitStatus.parse(ENDED.decode())
         assert run.reconnections == 0
         assert len(sshd.commands) == 1
-        assert sshd.commands[0].startswith("if systemctl restart cargo-nextest.service; then ")
 
 
 def test_a_start_that_went_well_needs_no_second_program(computer: Path) -> None:
@@ -126,7 +89,7 @@ def test_a_start_that_went_well_needs_no_second_program(computer: Path) -> None:
         status = poll_to_the_end(UnitRun(guest, deadline=soon()), soon())
     assert status == UnitStatus("active", "loaded", "success", 1, 0, None)
     assert status.ended and status.exited and not status.cut_short
-    assert (computer.parent / "told").read_text() == "restart cargo-nextest.service\n"
+    assert (computer.parent / "told").read_text() == "start cargo-nextest.service\n"
 
 
 def test_after_a_start_that_failed_systemd_is_asked(computer: Path) -> None:
@@ -134,17 +97,17 @@ def test_after_a_start_that_failed_systemd_is_asked(computer: Path) -> None:
     with running_sshd(in_local_shell(computer)) as sshd, guest_of(sshd) as guest:
         assert poll_to_the_end(UnitRun(guest, deadline=soon()), soon()) == UnitStatus.parse(FAILED.decode())
     told = (computer.parent / "told").read_text().splitlines()
-    assert told == ["restart cargo-nextest.service", "show cargo-nextest.service"]
+    assert told == ["start cargo-nextest.service", "show cargo-nextest.service"]
 
 
 def test_what_must_go_before_the_start_is_run_first(computer: Path) -> None:
     install_systemctl(computer, start=0)
-    prelude = f"echo prepare >>{computer.parent / 'told'}; true # set up"
+    prelude = f"echo prepare >>{computer.parent / 'told'}"
     with running_sshd(in_local_shell(computer)) as sshd, guest_of(sshd) as guest:
         run = UnitRun(guest, prelude=prelude, deadline=soon())
         assert poll_to_the_end(run, soon()).main_status == 0
         assert len(sshd.commands) == 1
-    assert (computer.parent / "told").read_text() == "prepare\nrestart cargo-nextest.service\n"
+    assert (computer.parent / "told").read_text() == "prepare\nstart cargo-nextest.service\n"
 
 
 def test_a_preparation_that_fails_is_an_error_and_the_unit_is_not_started(computer: Path) -> None:
@@ -156,6 +119,79 @@ def test_a_preparation_that_fails_is_an_error_and_the_unit_is_not_started(comput
     assert exit_code_of(caught.value) == 23
     assert (caught.value.details, caught.value.hint) == ("no such clock", "wind it up")
     assert not (computer.parent / "told").exists()
+
+
+@pytest.fixture
+def armed(computer: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A computer whose unit waits at a gate; its `start` ends with the code in a file `ended`, when that is there."""
+    gate, told, ended = (computer.parent / name for name in ("gate", "told", "ended"))
+    os.mkfifo(gate)
+    monkeypatch.setattr("vmrunner.guest.unit._GATE", str(gate))
+    write_program(
+        computer / "systemctl",
+        f"""if [ $1 = show ]; then echo show >>{told}; printf %s "$SHOWN"; exit; fi
+trap 'echo killed >>{told}; exit 143' TERM
+echo "$1" >>{told}
+for _ in $(seq 500); do [ ! -s {ended} ] || exit $(cat {ended}); sleep 0.01; done
+exit 99""",
+    )
+    return computer
+
+
+def waits_for_the_start(armed: Path, then: str) -> str:
+    """A prelude that sees that the unit's start was joined before it does this."""
+    told = armed.parent / "told"
+    script = f"until [ -e {told} ]; do sleep 0.01; done; echo prelude >>{told}; {then}"
+    return shlex.join(["sh", "-c", script])
+
+
+@pytest.mark.parametrize(("code", "shown"), [(0, []), (1, ["show"])])
+def test_the_start_of_an_armed_unit_is_joined_before_it_is_let_go(
+    armed: Path, code: int, shown: list[str]
+) -> None:
+    prelude = waits_for_the_start(armed, f"echo {code} >{armed.parent / 'ended'}")
+    with running_sshd(in_local_shell(armed)) as sshd, guest_of(sshd) as guest:
+        status = poll_to_the_end(UnitRun(guest, prelude=prelude, deadline=soon()), soon())
+    assert status.main_status == (100 if code else 0)
+    assert (armed.parent / "told").read_text().split() == ["start", "prelude", *shown]
+
+
+def test_an_armed_unit_whose_preparation_fails_is_not_waited_for(armed: Path) -> None:
+    """The server's side of the command ends only when nothing holds its output any more."""
+    prelude = waits_for_the_start(armed, "echo 'no such share' >&2; exit 16")
+    with running_sshd(in_local_shell(armed)) as sshd, guest_of(sshd) as guest:
+        run = UnitRun(guest, prelude=prelude, way_out="reset it", deadline=soon())
+        with pytest.raises(GuestError, match="could not be prepared for the run") as caught:
+            poll_to_the_end(run, soon())
+    assert exit_code_of(caught.value) == 23
+    assert (caught.value.details, caught.value.hint) == ("no such share", "reset it")
+    assert (armed.parent / "told").read_text().split() == ["start", "prelude", "killed"]
+
+
+def test_what_comes_afterwards_is_not_waited_for(computer: Path) -> None:
+    install_systemctl(computer, start=0)
+    told, released = (computer.parent / name for name in ("told", "released"))
+    script = f"until [ -e {released} ]; do sleep 0.01; done; echo to nobody; cat; echo afterwards >>{told}"
+    with running_sshd(in_local_shell(computer)) as sshd, guest_of(sshd) as guest:
+        run = UnitRun(guest, afterwards=shlex.join(["timeout", "10", "sh", "-c", script]), deadline=soon())
+        assert poll_to_the_end(run, soon()).main_status == 0
+    assert told.read_text() == "start cargo-nextest.service\n"
+    released.touch()
+    patience = soon()
+    while "afterwards" not in told.read_text():
+        assert patience.pause(0.01)
+
+
+@pytest.mark.parametrize(("start", "prelude"), [(1, ":"), (0, "false")])
+def test_after_a_failure_all_stays_as_it_is(computer: Path, start: int, prelude: str) -> None:
+    install_systemctl(computer, start=start)
+    afterwards = f"touch {computer.parent / 'afterwards'}"
+    with running_sshd(in_local_shell(computer)) as sshd, guest_of(sshd) as guest:
+        run = UnitRun(guest, prelude=prelude, afterwards=afterwards, deadline=soon())
+        with contextlib.suppress(GuestError):
+            poll_to_the_end(run, soon())
+    time.sleep(0.1)
+    assert not (computer.parent / "afterwards").exists()
 
 
 def test_a_broken_connection_is_made_again_and_the_unit_is_only_looked_at() -> None:

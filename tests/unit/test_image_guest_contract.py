@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import configparser
+import contextlib
+import shlex
+import subprocess
+from pathlib import Path
 
 import pytest
+from fake_qemu import write_program
+from fake_sshd import answer, running_sshd
 
+from vmrunner.guest.inbox import IN, MOUNTED_MARK, MOUNTS, OVERLAY_DIRECTORIES, RUN_SCRIPT, STATE
+from vmrunner.guest.ssh import Guest
+from vmrunner.guest.unit import UnitRun
+from vmrunner.host.deadline import Deadline
 from vmrunner.host.paths import data_dir
 from vmrunner.image.recipe import GUEST_TREE, debian_recipe, guest_files
+from vmrunner.image.system import host_key
 
 FILES = {file.path: file.content.decode() for file in guest_files(data_dir("images") / GUEST_TREE)}
 UNITS = "etc/systemd/system"
@@ -29,9 +40,9 @@ def _unit(name: str) -> configparser.ConfigParser:
     return parser
 
 
-def _sshd() -> dict[str, str]:
-    lines = FILES["etc/ssh/sshd_config.d/vmrunner.conf"].splitlines()
-    return dict(line.split(maxsplit=1) for line in lines if line and not line.startswith("#"))
+def _sshd() -> list[str]:
+    """The words that start the SSH server."""
+    return shlex.split(_unit("vmrunner-ssh.service")["Service"]["ExecStart"])
 
 
 def test_unit_runs_once_and_is_never_started_again() -> None:
@@ -74,19 +85,104 @@ def test_shares_are_mounted_on_demand(tag: str, mode: str, cache: str) -> None:
     assert not unit.has_section("Install")
 
 
-def test_sshd_takes_keys_only_and_asks_no_resolver() -> None:
-    sshd = _sshd()
-    for setting in ("PasswordAuthentication", "KbdInteractiveAuthentication", "UsePAM", "UseDNS"):
-        assert sshd[setting] == "no"
-    assert sshd["HostKey"] == "/etc/ssh/ssh_host_ed25519_key"
+def test_unit_starts_what_waits_at_the_gate() -> None:
+    assert _unit("cargo-nextest.service")["Service"]["ExecStart"] == "/bin/sh /usr/lib/vmrunner/unit"
+    assert FILES["usr/lib/vmrunner/unit"].endswith(f"exec /bin/sh {IN / RUN_SCRIPT}\n")
 
 
-def test_login_key_is_the_credential_from_the_host() -> None:
-    assert _sshd()["AuthorizedKeysFile"].startswith("/run/credentials/@system/ssh.authorized_keys.root ")
+def test_host_and_guest_mean_the_same_files() -> None:
+    prepare = FILES["usr/lib/vmrunner/prepare"]
+    assert f"'{MOUNTED_MARK}'" in prepare
+    assert f"'{IN / MOUNTS}'" in prepare
+    assert f"our $state = '{STATE}';" in prepare
+    for path in {overlay.parent for overlay in OVERLAY_DIRECTORIES}:
+        assert f'"{path}"'.replace(str(STATE), "$state") in prepare
+    gate = "/run/vmrunner/gate"
+    assert f"our $gate = '{gate}';" in prepare
+    assert f"[ ! -p {gate} ] || read -r _ <{gate}\n" in FILES["usr/lib/vmrunner/unit"]
+    assert f"[ ! -p {gate} ]" in started_line()
 
 
-def test_sshd_does_not_refuse_a_host_that_looks_whether_it_answers() -> None:
-    assert _sshd()["PerSourcePenalties"] == "no"
+def started_line() -> str:
+    """What the host has the guest's shell run for a run."""
+    with running_sshd(answer()) as sshd:
+        guest = Guest(sshd.endpoint, alive=lambda: None)
+        guest.connect(Deadline.after(5))
+        with contextlib.closing(guest):
+            UnitRun(guest, deadline=Deadline.after(5))
+            return sshd.commands[0]
+
+
+def test_sshd_takes_keys_only_and_the_login_key_comes_from_the_host() -> None:
+    program, *words = _sshd()
+    assert program == "/usr/sbin/dropbear"
+    assert "-s" in words
+    assert words[words.index("-r") + 1] == "/etc/dropbear/host_key"
+    assert words[words.index("-D") + 1] == "/etc/dropbear/login"
+    assert words[words.index("-p") + 1] == "22"
+
+
+def test_sshd_is_one_process_that_systemd_follows() -> None:
+    assert "-F" in _sshd()
+    service = _unit("vmrunner-ssh.service")["Service"]
+    assert (service["Type"], service["Restart"]) == ("exec", "on-failure")
+
+
+def test_what_runs_in_a_session_outlives_sshd() -> None:
+    service = _unit("vmrunner-ssh.service")["Service"]
+    assert (service["KillMode"], service["SendSIGKILL"]) == ("process", "no")
+
+
+def test_sshd_is_the_first_of_all_services() -> None:
+    unit = _unit("vmrunner-ssh.service")["Unit"]
+    assert unit["DefaultDependencies"] == "no"
+    assert unit["After"] == "systemd-journald.socket"
+    before = unit["Before"].split()
+    for name in ("systemd-journald", "systemd-udevd", "systemd-modules-load", "systemd-sysctl"):
+        assert f"{name}.service" in before
+    assert "multi-user.target" in before
+
+
+def test_sshd_ends_with_the_machine() -> None:
+    unit = _unit("vmrunner-ssh.service")["Unit"]
+    assert unit["Conflicts"] == "shutdown.target"
+    assert "shutdown.target" in unit["Before"].split()
+
+
+def test_sshd_is_enabled_and_its_packages_are_in_the_image() -> None:
+    recipe = debian_recipe()
+    assert "vmrunner-ssh.service" in recipe.enable["multi-user.target"]
+    assert _unit("vmrunner-ssh.service")["Install"]["WantedBy"] == "multi-user.target"
+    assert {"dropbear-bin", "openssh-sftp-server"} <= set(recipe.packages)
+    assert not {"dropbear", "openssh-server"} & set(recipe.packages), "they start a server of their own"
+
+
+DROPBEARKEY = """
+case "$1" in
+-t) [ "$2" = ed25519 ] && [ "$3" = -f ] && echo private >"$4";;
+-y) [ -s "$3" ]; printf '%s\\n' 'Public key portion is:' 'ssh-ed25519 AAAAC3 root@guest' 'Fingerprint: SHA256:x';;
+esac
+"""
+
+
+def test_the_image_gets_one_host_key_and_no_login_key(tmp_path: Path) -> None:
+    """The lines of the recipe that make them, with the image's paths led to a directory."""
+    _, mark, lines = debian_recipe().finish.partition("# One host key")
+    script = f"{mark}{lines}"
+    assert mark and "rm " not in script
+    (tmp_path / "bin").mkdir()
+    write_program(tmp_path / "bin" / "dropbearkey", DROPBEARKEY)
+    subprocess.run(
+        ["sh", "-ec", script.replace("/etc/", f"{tmp_path}/etc/")],
+        env={"PATH": f"{tmp_path}/bin:/usr/bin:/bin"},
+        check=True,
+    )
+    dropbear = tmp_path / "etc/dropbear"
+    assert host_key(tmp_path) == "ssh-ed25519 AAAAC3"
+    assert (dropbear / "host_key").read_text() == "private\n"
+    login = (dropbear / "login/authorized_keys").readlink()
+    assert login == Path("/run/credentials/@system/ssh.authorized_keys.root")
+    assert {path.name for path in (tmp_path / "etc/ssh").iterdir()} == {"ssh_host_ed25519_key.pub"}
 
 
 def test_no_key_and_no_identity_is_part_of_the_shared_files() -> None:

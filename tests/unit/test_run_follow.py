@@ -65,7 +65,7 @@ def follow(
     emit: Emit,
     *,
     seconds: float = 5.0,
-    prelude: str = "",
+    prelude: str = ":",
     cancellation: Cancellation | None = None,
 ) -> UnitStatus:
     seat = ReadySeat(cast("Machine", fake), run, prelude)
@@ -203,7 +203,9 @@ def test_the_preparation_goes_before_the_unit_in_one_command(run: RunDirectory) 
     with machine(unit_of(run)) as (fake, sshd):
         follow(fake, run, silent, prelude="hostname db-1.test")
         (command,) = sshd.commands
-    assert 0 < command.index("hostname db-1.test") < command.index("systemctl restart cargo-nextest.service")
+    assert (
+        0 < command.index("hostname db-1.test") < command.index("else systemctl start cargo-nextest.service")
+    )
 
 
 def test_logs_that_grow_without_end_are_an_error(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
