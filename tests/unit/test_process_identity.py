@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from sample_vms import dead_process, process
 
+from vmrunner.host.deadline import Deadline
 from vmrunner.host.process_identity import identity_of, processes_with_argument
 
 IGNORES_SIGTERM = "import signal, time; signal.signal(15, signal.SIG_IGN); print(flush=True); time.sleep(60)"
@@ -105,5 +106,9 @@ def test_a_name_with_parentheses_and_spaces_does_not_confuse() -> None:
 
 def test_processes_are_found_by_their_arguments() -> None:
     with process("filename=/here/disk.qcow2,discard=unmap") as found:
+        # A process that was started just now has no arguments to show until its program is in its place.
+        deadline = Deadline.after(10)
+        while not processes_with_argument("filename=/here/disk.qcow2,") and deadline.pause(0.05):
+            pass
         assert processes_with_argument("filename=/here/disk.qcow2,") == [found]
         assert processes_with_argument("filename=/elsewhere/disk.qcow2") == []
