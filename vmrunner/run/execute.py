@@ -96,11 +96,19 @@ def _run_into(report: Report, request: TestRequest, emit: Recorder) -> None:
     deadline = Deadline.after(config.timeout)
     tool = find_nextest(deadline=deadline)
     with ExitStack() as stack:
-        seats, begin_later = _begin(request, report.run, tool, stack=stack, emit=emit, deadline=deadline)
+        seats = _seats_in_vms(request, report.run, tool, stack=stack, emit=emit, deadline=deadline)
+        machines = None if seats else NewMachines(report.run, config, tool, emit=emit, deadline=deadline)
+        if machines and machines.image and not config.archive and _is_in_a_project(request.workspace):
+            seats = machines.launch(machines.image, stack)
         extracted = stack.enter_context(
             _extracted(request, arguments, report.run, tool=tool, emit=emit, deadline=deadline)
         )
-        seats = seats or begin_later(stack)
+        if machines and not seats:
+            # An archive that does not fit is refused before anything is started.
+            _workspace(request, extracted)
+            image = machines.image or machines.build_image()
+            _check_archive(extracted, image)
+            seats = machines.launch(image, stack)
         report.seat = seats[0]
         shards = [
             _staged(request, arguments, extracted, seat, (index, len(seats)), emit=emit, deadline=deadline)
@@ -117,7 +125,7 @@ def _run_into(report: Report, request: TestRequest, emit: Recorder) -> None:
             seat.finish(failed=report.exit_code != exit_codes.OK)
 
 
-def _begin(
+def _seats_in_vms(
     request: TestRequest,
     run: RunDirectory,
     tool: NextestTool,
@@ -125,19 +133,24 @@ def _begin(
     stack: ExitStack,
     emit: Emit,
     deadline: Deadline,
-) -> tuple[Sequence[Seat], Callable[[ExitStack], Sequence[Seat]]]:
-    """Have the machines come up; where their image is not built yet there are none, but what begins with building it.
-
-    `stack` lets go of them.
-    """
+) -> Sequence[Seat]:
+    """The run's place in a long-lived VM where that is wanted, else none; `stack` lets go of it."""
     if request.vm:
-        choice = seated_in(request.vm, run, tool, emit=emit, deadline=deadline)
-        return [stack.enter_context(choice)], lambda _stack: []
+        return [stack.enter_context(seated_in(request.vm, run, tool, emit=emit, deadline=deadline))]
     if request.config.keep != "never":
         kept = seated_to_keep(request.config, run, tool, emit=emit, deadline=deadline)
-        return [stack.enter_context(kept)], lambda _stack: []
-    machines = NewMachines(run, request.config, tool, emit=emit, deadline=deadline)
-    return machines.begin(stack), machines.begin_with_new_image
+        return [stack.enter_context(kept)]
+    return []
+
+
+def _is_in_a_project(workspace: Path) -> bool:
+    """Whether cargo has anything to build there; else no machine needs to be on its way."""
+    there = workspace.resolve()
+    return any((directory / "Cargo.toml").is_file() for directory in (there, *there.parents))
+
+
+def _workspace(request: TestRequest, extracted: ExtractedArchive) -> Path:
+    return sources_of(extracted.info, given=request.workspace, built_here=request.config.archive is None)
 
 
 @contextmanager
@@ -174,7 +187,7 @@ def _staged(
     job = stage_job(
         config,
         seat.run,
-        workspace=sources_of(extracted.info, given=request.workspace, built_here=config.archive is None),
+        workspace=_workspace(request, extracted),
         extracted=extracted,
         tool=seat.tool,
         # First, for behind a `--` of the user's it would be for the tests.

@@ -40,11 +40,12 @@ class NewMachines:
         numbers = range(1, config.shards + 1)
         self._runs = [run] if config.shards == 1 else [run.shard(number) for number in numbers]
 
-    def begin(self, stack: ExitStack) -> list[Launch]:
-        """Begin to launch them where their image is there already, else none; `stack` stops them."""
-        return self._launch(self._located.image, stack) if self._located.built else []
+    @property
+    def image(self) -> Image | None:
+        """Their image, where it is built already."""
+        return self._located.image if self._located.built else None
 
-    def begin_with_new_image(self, stack: ExitStack) -> list[Launch]:
+    def build_image(self) -> Image:
         """Build the image first."""
         with phase(self._emit, "image", "Building the image") as current:
             # Which image it is and why was said when it was located.
@@ -53,9 +54,10 @@ class NewMachines:
                 deadline=self._deadline,
             )  # fmt: skip
             current.text = _named(image)
-        return self._launch(image, stack)
+        return image
 
-    def _launch(self, image: Image, stack: ExitStack) -> list[Launch]:
+    def launch(self, image: Image, stack: ExitStack) -> list[Launch]:
+        """Begin to launch them; `stack` stops them."""
         stack.enter_context(hold(image))
         carried = None if image.manifest.nextest else self._tool
         requests = [
