@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from command_line import CRATES, CommandLine
 from crate_copies import CopyCrate, archive_crate, copy_crate
+from long_lived import LongLivedVm
+from shared_vm import is_up, shared_vm
 
 from vmrunner.host.paths import cache_dir
 
@@ -44,6 +46,22 @@ def vmrunner(tmp_path: Path, target_directory: Path, image: Path) -> Iterator[Co
     command_line = CommandLine(tmp_path / "state", cache_dir().parent, target_directory, variables)
     yield command_line
     command_line.abandon_all()
+
+
+@pytest.fixture(scope="module")
+def vm_of_file(image: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LongLivedVm]:
+    """One VM for all tests of a file, which have it as `vm`."""
+    with shared_vm("shared", image=image, state=tmp_path_factory.mktemp("state")) as vm:
+        yield vm
+
+
+@pytest.fixture
+def vm(vm_of_file: LongLivedVm) -> Iterator[LongLivedVm]:
+    """The VM that all tests of a file share, up; what a test has left in it is there."""
+    if not is_up(vm_of_file):
+        assert vm_of_file.run("reset").code == 0
+    yield vm_of_file
+    vm_of_file.vmrunner.abandon_all()
 
 
 @pytest.fixture

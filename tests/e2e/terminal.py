@@ -46,15 +46,24 @@ class Terminal:
                 self._shown = text[found.end() :].encode()
                 return found[0]
             assert time.monotonic() < until, f"{pattern!r} is not in {text!r}"
-            if select.select([self._keys], [], [], 0.05)[0]:
-                self._shown += os.read(self._keys, 65536)
+            self._look(0.05)
 
     def end(self, *, seconds: float = 20.0) -> int:
         """The exit code of vmrunner, which is about to end."""
-        code = self._process.wait(seconds)
-        while select.select([self._keys], [], [], 0)[0]:
-            self._shown += os.read(self._keys, 65536)
+        until = time.monotonic() + seconds
+        while (code := self._process.poll()) is None:
+            assert time.monotonic() < until, f"it goes on, and the screen shows {self.rest!r}"
+            self._look(0.05)
+        while self._look(0):
+            pass
         return code
+
+    def _look(self, seconds: float) -> bool:
+        """Take in what the screen shows more, if anything does so in this time."""
+        if not select.select([self._keys], [], [], seconds)[0]:
+            return False
+        self._shown += os.read(self._keys, 65536)
+        return True
 
     @property
     def rest(self) -> str:

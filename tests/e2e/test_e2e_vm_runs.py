@@ -14,7 +14,7 @@ from command_line import CRATES, Finished, Running
 from crate_copies import CopyCrate
 from long_lived import LongLivedVm
 from run_record import RunRecord, assert_broke_with
-from shared_vm import ScriptedCrate, is_up, shared_vm, wait_until_gone
+from shared_vm import ScriptedCrate, wait_until_gone
 
 MYDNS = CRATES / "mydns"
 VERDICTS = CRATES / "verdicts"
@@ -39,21 +39,6 @@ pgrep -fx 'sleep 1000' || :
 @pytest.fixture(scope="module")
 def crate(tmp_path_factory: pytest.TempPathFactory) -> ScriptedCrate:
     return ScriptedCrate.make(tmp_path_factory.mktemp("crates"))
-
-
-@pytest.fixture(scope="module")
-def shared(image: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LongLivedVm]:
-    with shared_vm("runs", image=image, state=tmp_path_factory.mktemp("state")) as vm:
-        yield vm
-
-
-@pytest.fixture
-def vm(shared: LongLivedVm) -> Iterator[LongLivedVm]:
-    """The VM that all tests of this file share, up; what a test has left in it is there."""
-    if not is_up(shared):
-        assert shared.run("reset").code == 0
-    yield shared
-    shared.vmrunner.abandon_all()
 
 
 @pytest.fixture
@@ -177,9 +162,9 @@ def test_a_second_run_waits_or_fails_at_once(crate: ScriptedCrate, vm: LongLived
 
 
 def test_a_vm_that_is_not_there(crate: ScriptedCrate, vm: LongLivedVm) -> None:
-    finished = crate.run(vm.vmrunner, "true", "--vm", "runz")
+    finished = crate.run(vm.vmrunner, "true", "--vm", f"{vm.name}z")
     assert finished.code == 2, finished.stderr
-    assert finished.message == "there is no VM `runz`; did you mean `runs`?"
+    assert finished.message == f"there is no VM `{vm.name}z`; did you mean `{vm.name}`?"
     assert "vmrunner ps" in finished.hint
 
 

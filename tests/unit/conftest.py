@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 
 import pytest
+
+from vmrunner.events import silent
+from vmrunner.run.directory import RunDirectory, open_run_directory
 
 _numbers = itertools.count()
 
@@ -15,3 +19,10 @@ def directories_of_its_own(tmp_path_factory: pytest.TempPathFactory, monkeypatch
     home = tmp_path_factory.getbasetemp() / f"home-{next(_numbers)}"
     monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
     monkeypatch.setenv("XDG_STATE_HOME", str(home / "state"))
+
+
+@pytest.fixture
+def run() -> Iterator[RunDirectory]:
+    """A run's own directories."""
+    with open_run_directory(silent) as directory:
+        yield directory

@@ -165,7 +165,8 @@ class _Session(paramiko.ServerInterface):
         return True
 
     def _run(self, command: str, channel: paramiko.Channel) -> None:
-        with contextlib.suppress(OSError):  # the client may be gone
+        # The client may be gone; paramiko says that in three ways.
+        with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
             self._sshd.run(command, channel)
 
 

@@ -50,6 +50,24 @@ def run(
     return code, out.read_bytes(), err.read_bytes()
 
 
+def run_into(guest: Guest, line: str, stdout: int) -> int:
+    """Run it with nothing to read, and with `stdout` as all that it can be seen in."""
+    with opened(os.devnull, os.O_RDWR) as null:
+        return run_session(
+            guest, line, tty=False, stdin=null, stdout=stdout, stderr=null, deadline=Deadline.after(SOON)
+        )
+
+
+def run_unread(guest: Guest, line: str) -> None:
+    """Run it with a standard output that nobody reads."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        run_into(guest, line, writer)
+    finally:
+        os.close(writer)
+
+
 def kill_when_ready(output: Path, number: signal.Signals, *, times: int = 1) -> threading.Thread:
     """Send this process a signal once the command has printed something."""
 
@@ -182,38 +200,16 @@ def test_a_second_signal_kills_at_once(guest: Guest, tmp_path: Path) -> None:
 
 
 def test_a_reader_that_goes_away_ends_the_command(guest: Guest) -> None:
-    reader, writer = os.pipe()
-    os.close(reader)
-    with opened(os.devnull, os.O_RDWR) as null, pytest.raises(BrokenPipeError):
-        run_session(
-            guest,
-            "echo a; sleep 100.5",
-            tty=False,
-            stdin=null,
-            stdout=writer,
-            stderr=null,
-            deadline=Deadline.after(SOON),
-        )
-    os.close(writer)
+    with pytest.raises(BrokenPipeError):
+        run_unread(guest, "echo a; sleep 100.5")
     assert gone("100.5")
 
 
 def test_a_reader_that_goes_away_from_output_without_end(guest: Guest) -> None:
     """The server says that the command has ended when all it printed was taken."""
-    reader, writer = os.pipe()
-    os.close(reader)
     began = time.monotonic()
-    with opened(os.devnull, os.O_RDWR) as null, pytest.raises(BrokenPipeError):
-        run_session(
-            guest,
-            "exec yes 100.6",
-            tty=False,
-            stdin=null,
-            stdout=writer,
-            stderr=null,
-            deadline=Deadline.after(SOON),
-        )
-    os.close(writer)
+    with pytest.raises(BrokenPipeError):
+        run_unread(guest, "exec yes 100.6")
     assert time.monotonic() - began < 4
     assert gone("100.6")
 
@@ -221,12 +217,9 @@ def test_a_reader_that_goes_away_from_output_without_end(guest: Guest) -> None:
 def test_output_that_cannot_be_written_is_the_hosts_error(guest: Guest) -> None:
     with (
         opened("/dev/full", os.O_WRONLY) as full,
-        opened(os.devnull, os.O_RDWR) as null,
         pytest.raises(HostError, match="standard output cannot be written: No space left") as caught,
     ):
-        run_session(
-            guest, "echo a", tty=False, stdin=null, stdout=full, stderr=null, deadline=Deadline.after(SOON)
-        )
+        run_into(guest, "echo a", full)
     assert exit_code_of(caught.value) == 20
     assert "disk full" in str(caught.value.hint)
 
@@ -243,16 +236,7 @@ def test_a_slow_reader_gets_everything(guest: Guest) -> None:
 
     thread = threading.Thread(target=read_slowly)
     thread.start()
-    with opened(os.devnull, os.O_RDWR) as null:
-        code = run_session(
-            guest,
-            "head -c 1000000 /dev/zero",
-            tty=False,
-            stdin=null,
-            stdout=writer,
-            stderr=null,
-            deadline=Deadline.after(SOON),
-        )
+    code = run_into(guest, "head -c 1000000 /dev/zero", writer)
     os.close(writer)
     thread.join()
     os.close(reader)

@@ -110,6 +110,15 @@ def test_what_must_go_before_the_start_is_run_first(computer: Path) -> None:
     assert (computer.parent / "told").read_text() == "prepare\nstart cargo-nextest.service\n"
 
 
+@pytest.mark.parametrize("start", [0, 1])
+def test_an_empty_prelude_is_nothing_to_do(computer: Path, start: int) -> None:
+    install_systemctl(computer, start=start)
+    with running_sshd(in_local_shell(computer)) as sshd, guest_of(sshd) as guest:
+        status = poll_to_the_end(UnitRun(guest, prelude="", deadline=soon()), soon())
+    assert status.result == ("exit-code" if start else "success")
+    assert (computer.parent / "told").read_text().splitlines()[0] == "start cargo-nextest.service"
+
+
 def test_a_preparation_that_fails_is_an_error_and_the_unit_is_not_started(computer: Path) -> None:
     install_systemctl(computer, start=0)
     with running_sshd(in_local_shell(computer)) as sshd, guest_of(sshd) as guest:

@@ -40,6 +40,11 @@ def test_good_image_opens_with_absolute_paths(directory: Path) -> None:
     assert image.manifest.root_disk_format == "raw"
 
 
+def test_label_is_the_name_and_enough_of_the_digest(directory: Path) -> None:
+    _edit(directory, name="alpine", digest="0123456789abcdef" * 4)
+    assert open_image(directory).label == "alpine 0123456789ab"
+
+
 def test_relative_directory_gives_absolute_paths(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(directory.parent)
     assert open_image(Path("image")).kernel == directory / "vmlinuz"

@@ -72,10 +72,11 @@ def test_the_repositorys_own_store_beats_the_tool_configuration(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("path", ["/tmp/report.xml", "../../report.xml"])
-def test_a_report_outside_the_store_is_told(tmp_path: Path, path: str) -> None:
+def test_a_report_outside_the_store_keeps_its_place(tmp_path: Path, path: str) -> None:
     root = workspace(tmp_path, f'[profile.default.junit]\npath = "{path}"\n')
-    assert not junit_location(root, "default").is_in_store
-    assert junit_location(tmp_path, "default", config_file="none.toml").is_in_store
+    assert junit_location(root, "default").file == PurePosixPath("default") / path
+    named = junit_location(tmp_path, "default", config_file="none.toml")
+    assert named.file == PurePosixPath("default/junit.xml")
 
 
 def test_another_configuration_file(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import cast
 
 import paramiko
@@ -20,7 +19,7 @@ from vmrunner.guest.ssh import Guest
 from vmrunner.guest.unit import UnitStatus
 from vmrunner.host.deadline import Deadline
 from vmrunner.machine.machine import Machine
-from vmrunner.run.directory import RunDirectory, open_run_directory
+from vmrunner.run.directory import RunDirectory
 from vmrunner.run.follow import INTERRUPTED, Cancellation, Cancelled, LogTail, follow_unit, started
 from vmrunner.run.seat import ReadySeat
 
@@ -38,14 +37,6 @@ class FakeMachine:
         if self.demise:
             demise, self.demise = self.demise, None
             raise demise
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunDirectory]:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    with open_run_directory(silent) as directory:
-        yield directory
 
 
 @contextlib.contextmanager

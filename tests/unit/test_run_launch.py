@@ -231,7 +231,7 @@ def test_with_restored_a_state_that_qemu_does_not_take_ends_the_run(
 def test_a_restored_guest_that_does_not_answer_is_replaced_by_a_boot(
     tmp_path: Path, told: list[Event], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vmrunner.run.launch._RESTORED_ANSWERS_SECONDS", 0.1)
+    monkeypatch.setattr("vmrunner.run.launch.RESTORED_ANSWERS_SECONDS", 0.1)
     request = request_for(tmp_path, RESTORES)
     directory = write_template(request.template.key)
     error = error_of(request, told)

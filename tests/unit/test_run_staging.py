@@ -19,16 +19,8 @@ from vmrunner.host.deadline import Deadline
 from vmrunner.nextest.extract import ExtractedArchive, extract_archive
 from vmrunner.nextest.metadata import ArchiveInfo
 from vmrunner.nextest.tool import NextestTool
-from vmrunner.run.directory import RunDirectory, open_run_directory
+from vmrunner.run.directory import RunDirectory
 from vmrunner.run.staging import StagedJob, sources_of, stage_job
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunDirectory]:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    with open_run_directory(silent) as directory:
-        yield directory
 
 
 @pytest.fixture

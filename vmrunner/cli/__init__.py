@@ -135,14 +135,18 @@ def _code_of(error: BaseException) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             code = 141
         case OSError() if error.errno in _FAULTS_OF_THE_HOST:
-            place = f"{error.filename}: " if error.filename else ""
-            show_error(HostError(f"{place}{error.strerror}", hint=_FAULTS_OF_THE_HOST[error.errno]))
+            show_error(_as_host_error(error, _FAULTS_OF_THE_HOST[error.errno]))
             code = HostError.exit_code
         case Exception():
             code = _show_bug(error)
         case _:
             raise error
     return code
+
+
+def _as_host_error(error: OSError, hint: str) -> HostError:
+    place = f"{error.filename}: " if error.filename else ""
+    return HostError(f"{place}{error.strerror}", hint=hint)
 
 
 def main() -> NoReturn:

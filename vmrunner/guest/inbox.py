@@ -149,7 +149,7 @@ def render_hosts(hosts: Mapping[str, Sequence[str]], hostname: str = "") -> str:
 
 
 def render_mounts(job: Job) -> str:
-    """An fstab(5) for one `mount --all`: every process more costs 50 to 100 ms under TCG."""
+    """An fstab(5), for one program that mounts it all: every process more costs 50 to 100 ms under TCG."""
     lines = [
         f"{IN / HOSTS} /etc/hosts none bind 0 0",
         f"{IN / RESOLV_CONF} /etc/resolv.conf none bind 0 0",

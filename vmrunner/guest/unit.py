@@ -96,15 +96,15 @@ class UnitStatus:
 class UnitRun:
     """One run of the unit. `poll` it until it gives a status; a broken connection is made again.
 
-    `prelude` are shell commands to be run before the unit is started; if they fail, it is not, and `way_out` is the
-    error's hint.
+    `prelude` is a shell command to be run before the unit is started, if it is not empty; where it fails, the unit is not
+    started, and `way_out` is the error's hint. `afterwards` is one that is left running when the unit has ended well.
     """
 
     def __init__(
         self,
         guest: Guest,
         *,
-        prelude: str = ":",
+        prelude: str = "",
         way_out: str | None = None,
         afterwards: str = "",
         deadline: Deadline,
@@ -115,7 +115,7 @@ class UnitRun:
         self._start_line = _START_AND_SHOW.format(
             gate=_GATE,
             unit=UNIT,
-            prelude=prelude,
+            prelude=prelude or ":",
             failed=_PRELUDE_FAILED,
             succeeded=_SUCCEEDED,
             afterwards=f"{{ {afterwards} </dev/null >/dev/null 2>&1 & }}" if afterwards else ":",
@@ -129,7 +129,8 @@ class UnitRun:
     def poll(self) -> UnitStatus | None:
         """The unit's status where it has ended.
 
-        Raises GuestError where the prelude failed, GuestLost where SSH does not come back, RunTimeout where the time is up before it does, and what the guest's `alive` raises where the machine died.
+        Raises GuestError where the prelude failed, GuestLost where SSH does not come back, RunTimeout where the time is
+        up before it does, and what the guest's `alive` raises where the machine died.
         """
         try:
             done = self._command.poll() if self._command else self._show()

@@ -120,12 +120,7 @@ def _communicate(
         for fd in kept:
             selector.register(fd, selectors.EVENT_READ)
         while selector.get_map():
-            ready = selector.select(min(deadline.remaining, 1.0))
-            for key, _ in ready:
-                chunk = os.read(key.fd, 65536)
-                if not chunk:
-                    selector.unregister(key.fd)
-                kept[key.fd] += chunk
+            _take_what_is_there(selector, kept, min(deadline.remaining, 1.0))
             if on_line:
                 told = _tell_lines(kept[child.stderr.fileno()], told, on_line)
             if deadline.passed and selector.get_map():
@@ -135,6 +130,15 @@ def _communicate(
     if on_line and told < len(err):
         on_line(err[told:].decode(errors="replace"))
     return bytes(out), bytes(err)
+
+
+def _take_what_is_there(selector: selectors.BaseSelector, kept: dict[int, bytearray], seconds: float) -> None:
+    """Wait for that long at most; a pipe that has ended is watched no longer."""
+    for key, _ in selector.select(seconds):
+        chunk = os.read(key.fd, 65536)
+        if not chunk:
+            selector.unregister(key.fd)
+        kept[key.fd] += chunk
 
 
 def _tell_lines(buffer: bytearray, told: int, on_line: Callable[[str], None]) -> int:

@@ -68,6 +68,11 @@ class Image:
     manifest: Manifest
 
     @property
+    def label(self) -> str:
+        """What a person is told that it is: its name, and enough of its digest to tell it from the others."""
+        return f"{self.manifest.name} {self.manifest.digest[:12]}"
+
+    @property
     def kernel(self) -> Path:
         """The kernel, as QEMU's `-kernel` takes it."""
         return self.directory / self.manifest.kernel

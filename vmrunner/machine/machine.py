@@ -31,6 +31,9 @@ from vmrunner.machine.templates import Template
 
 log = logging.getLogger(__name__)
 
+RESTORED_ANSWERS_SECONDS = 30.0
+"""A restored guest answers within a second; one that does not in this time never will."""
+
 _QMP_SECONDS = 20.0
 # Loading takes 0.02 to 0.05 s (measured), and reads next to nothing.
 _LOAD_SECONDS = 20.0

@@ -33,11 +33,6 @@ class JunitLocation:
     store: PurePosixPath | None
     file: PurePosixPath
 
-    @property
-    def is_in_store(self) -> bool:
-        """Whether the report lies below the store; a repository may also name an absolute path, or use `..`."""
-        return not self.file.is_absolute() and ".." not in self.file.parts
-
 
 def selected_profile(arguments: Sequence[str], environment: Mapping[str, str]) -> str:
     """The profile of a run with these arguments, where nextest's environment holds `environment`."""

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Literal, cast
 from xml.etree.ElementTree import ParseError
 
 from vmrunner.errors import UnitFailed
-from vmrunner.host.untrusted import copy_regular, read_regular
+from vmrunner.host.untrusted import copy_regular
 
 if TYPE_CHECKING:
-    from junitparser.junitparser import Element
+    from junitparser.junitparser import Element, Result
     from junitparser.xunit2 import TestCase
 
 LIMIT_BYTES = 256 * 2**20
@@ -43,19 +43,13 @@ class Case:
     output: str = ""
 
 
-def read_cases(share: Path, relative: PurePath, *, limit_bytes: int = LIMIT_BYTES) -> tuple[Case, ...]:
-    """The cases in the report `relative` below the directory `share` that a guest can write.
-
-    Raises FileNotFoundError where there is none, and UnitFailed where it is a link or no file, too large, or not
-    nextest's JUnit.
-    """
-    return parse_cases(read_regular(share, relative, limit=limit_bytes, what=WHAT))
-
-
 def copy_report(
     share: Path, relative: PurePath, destination: Path, *, limit_bytes: int = LIMIT_BYTES
 ) -> None:
-    """Copy the report out of the guest's reach; raises as `read_cases` does where it cannot be read."""
+    """Copy the report `relative` below the directory `share`, which a guest can write, out of the guest's reach.
+
+    Raises FileNotFoundError where there is none, and UnitFailed where it is a link or no file, or too large.
+    """
     copy_regular(share, relative, destination, limit=limit_bytes, what=WHAT)
 
 
@@ -107,14 +101,21 @@ def _case(case: TestCase, suite: str | None) -> Case:
     failures = [result for result in case.result if type(result).__name__ in {"Failure", "Error"}]
     flaky, rerun = list(case.flaky_failures()), list(case.rerun_failures())
     outcome: Outcome = "failed" if failures else "flaky" if flaky else "passed"
-    told = (failures or flaky or [None])[-1]
+    reason, message = _why(failures or flaky)
     return Case(
         binary=suite or case.classname or "",
         name=case.name or "",
         outcome=outcome,
         seconds=float(case.time or 0.0),
         attempts=1 + len(flaky) + len(rerun),
-        reason=(told.type or "") if told is not None else "",
-        message=(told.message or "") if told is not None else "",
+        reason=reason,
+        message=message,
         output="".join(text for text in (case.system_out, case.system_err) if text),
     )
+
+
+def _why(failures: Sequence[Result]) -> tuple[str, str]:
+    """Kind and first line of the last of these failures; empty where there is none."""
+    if not failures:
+        return "", ""
+    return failures[-1].type or "", failures[-1].message or ""

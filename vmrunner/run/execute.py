@@ -98,31 +98,39 @@ def _run_into(report: Report, request: TestRequest, emit: Recorder) -> None:
     with ExitStack() as stack:
         seats = _seats_in_vms(request, report.run, tool, stack=stack, emit=emit, deadline=deadline)
         machines = None if seats else NewMachines(report.run, config, tool, emit=emit, deadline=deadline)
-        if machines and machines.image and not config.archive and _is_in_a_project(request.workspace):
+        if machines and machines.image and _has_to_build(request):
             seats = machines.launch(machines.image, stack)
         extracted = stack.enter_context(
             _extracted(request, arguments, report.run, tool=tool, emit=emit, deadline=deadline)
         )
+        report.seat = next(iter(seats), None)
+        workspace = sources_of(extracted.info, given=request.workspace, built_here=config.archive is None)
+        image = _image_of(seats, machines)
+        # An archive that does not fit is refused before a machine is started for it.
+        _check_archive(extracted, image)
         if machines and not seats:
-            # An archive that does not fit is refused before anything is started.
-            _workspace(request, extracted)
-            image = machines.image or machines.build_image()
-            _check_archive(extracted, image)
             seats = machines.launch(image, stack)
-        report.seat = seats[0]
+            report.seat = seats[0]
         shards = [
-            _staged(request, arguments, extracted, seat, (index, len(seats)), emit=emit, deadline=deadline)
+            _staged(
+                request, arguments, extracted, seat, (index, len(seats)),
+                workspace=workspace, emit=emit, deadline=deadline,
+            )
             for index, seat in enumerate(seats, start=1)
-        ]
-        if len(shards) == 1:
-            run_suite(
-                report, seats[0].ready(), shards[0].job,
-                emit=emit, deadline=deadline, cancellation=Cancellation(),
-            )  # fmt: skip
-        else:
-            run_shards(report, shards, emit=emit, deadline=deadline)
-        for seat in seats:
-            seat.finish(failed=report.exit_code != exit_codes.OK)
+        ]  # fmt: skip
+        _run_staged(report, shards, emit=emit, deadline=deadline)
+
+
+def _run_staged(report: Report, shards: Sequence[Shard], *, emit: Emit, deadline: Deadline) -> None:
+    if len(shards) == 1:
+        run_suite(
+            report, shards[0].seat.ready(), shards[0].job,
+            emit=emit, deadline=deadline, cancellation=Cancellation(),
+        )  # fmt: skip
+    else:
+        run_shards(report, shards, emit=emit, deadline=deadline)
+    for shard in shards:
+        shard.seat.finish(failed=report.exit_code != exit_codes.OK)
 
 
 def _seats_in_vms(
@@ -143,14 +151,19 @@ def _seats_in_vms(
     return []
 
 
-def _is_in_a_project(workspace: Path) -> bool:
-    """Whether cargo has anything to build there; else no machine needs to be on its way."""
-    there = workspace.resolve()
-    return any((directory / "Cargo.toml").is_file() for directory in (there, *there.parents))
+def _has_to_build(request: TestRequest) -> bool:
+    """Whether cargo has anything to build first; else no machine needs to be on its way."""
+    there = request.workspace.resolve()
+    return request.config.archive is None and any(
+        (directory / "Cargo.toml").is_file() for directory in (there, *there.parents)
+    )
 
 
-def _workspace(request: TestRequest, extracted: ExtractedArchive) -> Path:
-    return sources_of(extracted.info, given=request.workspace, built_here=request.config.archive is None)
+def _image_of(seats: Sequence[Seat], machines: NewMachines | None) -> Image:
+    """The image of the machines that are on their way, or of those that will be; it is built where it has to be."""
+    if machines is None or seats:
+        return seats[0].image
+    return machines.image or machines.build_image()
 
 
 @contextmanager
@@ -178,16 +191,16 @@ def _staged(
     seat: Seat,
     part: tuple[int, int],
     *,
+    workspace: Path,
     emit: Emit,
     deadline: Deadline,
 ) -> Shard:
     """Stage one machine's share of the suite: `part` is which one of how many."""
     config = request.config.model_copy(update={"network": seat.network, "hostname": seat.hostname})
-    _check_archive(extracted, seat.image)
     job = stage_job(
         config,
         seat.run,
-        workspace=_workspace(request, extracted),
+        workspace=workspace,
         extracted=extracted,
         tool=seat.tool,
         # First, for behind a `--` of the user's it would be for the tests.

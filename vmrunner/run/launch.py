@@ -22,18 +22,20 @@ from vmrunner.host.deadline import Deadline
 from vmrunner.host.qemu import Qemu
 from vmrunner.image.manifest import Image
 from vmrunner.machine import templates
-from vmrunner.machine.machine import Machine, MachineAccess, open_machine, restored
+from vmrunner.machine.machine import (
+    RESTORED_ANSWERS_SECONDS,
+    Machine,
+    MachineAccess,
+    open_machine,
+    restored,
+)
 from vmrunner.machine.plan import MachinePlan, with_credential
-from vmrunner.machine.template_key import template_key
 from vmrunner.machine.templates import Template, TemplateUnusable
 from vmrunner.nextest.tool import NextestTool
 from vmrunner.run.directory import RunDirectory
 from vmrunner.run.planning import plan_machine, preparation_of
 from vmrunner.run.seat import MachineFacts, ReadySeat, Start
 from vmrunner.run.template_making import TemplateRequest, find, find_or_make
-
-# A restored guest answers within a second; one that does not in this time never will.
-_RESTORED_ANSWERS_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -62,10 +64,12 @@ class LaunchRequest:
     @property
     def template(self) -> TemplateRequest:
         """The template that this machine can be restored from."""
-        tools = {"nextest": self.tool.identity} if self.tool else {}
-        key = template_key(self.plan, image_digest=self.image.manifest.digest, guest_tools=tools)
-        return TemplateRequest(
-            key, self.plan, self.image, self.qemu.version, self.tool, self.config.boot_timeout
+        return TemplateRequest.of(
+            self.plan,
+            image=self.image,
+            qemu=self.qemu,
+            tool=self.tool,
+            boot_timeout=self.config.boot_timeout,
         )
 
 
@@ -77,7 +81,13 @@ class Launch:
         self.run = request.run
         self.image = request.image
         self.tool = request.tool
-        self.facts = _facts(request)
+        self.facts = MachineFacts.of(
+            request.plan,
+            name=request.plan.name,
+            image=request.image.manifest.name,
+            accelerator_reason=request.accelerator.reason,
+            qemu=request.qemu.version,
+        )
         self.network = request.config.network
         self.hostname = request.config.hostname
         self.start: Start = "booted"
@@ -179,7 +189,7 @@ class Launch:
             )
             self.running_seconds = time.monotonic() - self._began
             request.run.remember_qemu(machine.pid)
-        seconds = _RESTORED_ANSWERS_SECONDS if template else request.config.boot_timeout
+        seconds = RESTORED_ANSWERS_SECONDS if template else request.config.boot_timeout
         worker = ThreadPoolExecutor(1, "login")
         # Pushed after the machine, so that it is waited for before the machine's end is; stopping ends the login.
         self._stack.callback(worker.shutdown)
@@ -206,20 +216,6 @@ class Launch:
                 raise
             current.text = "SSH answers"
         return self._machine
-
-
-def _facts(request: LaunchRequest) -> MachineFacts:
-    plan = request.plan
-    return MachineFacts(
-        name=plan.name,
-        image=request.image.manifest.name,
-        accelerator=plan.accelerator,
-        accelerator_reason=request.accelerator.reason,
-        cpu_model=plan.cpu_model,
-        cpus=plan.cpus,
-        memory=int(plan.memory),
-        qemu=request.qemu.version,
-    )
 
 
 @contextmanager

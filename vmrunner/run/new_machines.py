@@ -36,7 +36,7 @@ class NewMachines:
         )
         with phase(emit, "image", "Looking for the image") as current:
             self._located = locate_image(str(config.image), packages=config.packages, emit=emit)
-            current.text = _named(self._located.image) if self._located.built else "not built yet"
+            current.text = self._located.image.label if self._located.built else "not built yet"
         numbers = range(1, config.shards + 1)
         self._runs = [run] if config.shards == 1 else [run.shard(number) for number in numbers]
 
@@ -53,7 +53,7 @@ class NewMachines:
                 str(self._config.image), packages=self._config.packages, emit=self._without_notes,
                 deadline=self._deadline,
             )  # fmt: skip
-            current.text = _named(image)
+            current.text = image.label
         return image
 
     def launch(self, image: Image, stack: ExitStack) -> list[Launch]:
@@ -72,7 +72,3 @@ class NewMachines:
     def _without_notes(self, event: object) -> None:
         if not isinstance(event, Note):
             self._emit(event)  # type: ignore[arg-type]  # what is no note is still an event
-
-
-def _named(image: Image) -> str:
-    return f"{image.manifest.name} {image.manifest.digest[:12]}"

@@ -97,11 +97,7 @@ class Report:
             "start": self.seat.start if self.seat else None,
             "running_seconds": self.running_seconds,
             "boot_seconds": self.boot_seconds,
-            "phases": [
-                {"name": item.name, "seconds": round(item.seconds, 3)}
-                for item in self.phases
-                if item.name in _REPORTED_PHASES
-            ],
+            "phases": self._phases_json(),
             "machine": asdict(self.seat.facts) if self.seat else None,
             "artifacts": {
                 "junit": str(self.run.junit) if self.has_junit else None,
@@ -112,6 +108,13 @@ class Report:
             "error": _error_json(self.error) if self.error else None,
             **({"shards": [_shard_json(shard) for shard in self.shards]} if self.shards else {}),
         }
+
+    def _phases_json(self) -> list[dict[str, Any]]:
+        return [
+            {"name": item.name, "seconds": round(item.seconds, 3)}
+            for item in self.phases
+            if item.name in _REPORTED_PHASES
+        ]
 
 
 def _rounded(seconds: float | None) -> float | None:

@@ -7,6 +7,7 @@ from typing import Literal, Protocol
 
 from vmrunner.image.manifest import Image
 from vmrunner.machine.machine import Machine
+from vmrunner.machine.plan import MachinePlan
 from vmrunner.nextest.tool import NextestTool
 from vmrunner.run.directory import RunDirectory
 
@@ -25,6 +26,22 @@ class MachineFacts:
     cpus: int
     memory: int
     qemu: str
+
+    @classmethod
+    def of(
+        cls, plan: MachinePlan, *, name: str, image: str, accelerator_reason: str, qemu: str
+    ) -> MachineFacts:
+        """The facts of a machine like `plan`; `qemu` is its version, `image` that one's name."""
+        return cls(
+            name=name,
+            image=image,
+            accelerator=plan.accelerator,
+            accelerator_reason=accelerator_reason,
+            cpu_model=plan.cpu_model,
+            cpus=plan.cpus,
+            memory=int(plan.memory),
+            qemu=qemu,
+        )
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,6 @@ from vmrunner.run.verdict import nextest_exit_code
 
 log = logging.getLogger(__name__)
 
-JUNIT_LIMIT = 256 << 20
-"""Bytes of a JUnit report that are read at most; it comes from the guest."""
-
 _COLLECT_SECONDS = 60.0
 # nextest lists failed tests, which may be many, behind its summary line.
 _SUMMARY_BYTES = 4 << 20
@@ -65,7 +62,7 @@ def _collect(report: Report, job: StagedJob) -> None:
     run = report.run
     report.summary = parse_summary(read_end(run.nextest_log, size=_SUMMARY_BYTES))
     try:
-        copy_report(run.out, job.junit, run.junit, limit_bytes=JUNIT_LIMIT)
+        copy_report(run.out, job.junit, run.junit)
     except FileNotFoundError:
         return
     report.cases = parse_cases(run.junit.read_bytes())

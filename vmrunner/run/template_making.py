@@ -24,12 +24,14 @@ from vmrunner.guest.unit import UnitRun, journal_of_unit
 from vmrunner.host.deadline import Deadline
 from vmrunner.host.files import remove_tree, sync_files
 from vmrunner.host.keyed_store import bytes_on_disk
+from vmrunner.host.qemu import Qemu
 from vmrunner.image.manifest import Image
 from vmrunner.machine import registry, templates
 from vmrunner.machine.device_state import StateNotTransferred, save_state
 from vmrunner.machine.machine import Machine, MachineAccess, make_overlay, open_machine
 from vmrunner.machine.monitor import CommandRefused, MonitorLost
 from vmrunner.machine.plan import MachinePlan, MemoryFile, with_credential, with_shares
+from vmrunner.machine.template_key import template_key
 from vmrunner.machine.templates import Template, TemplateRecord, TemplateUnusable
 from vmrunner.nextest import rehearsal
 from vmrunner.nextest.arguments import GuestPaths, guest_command
@@ -60,6 +62,15 @@ class TemplateRequest:
     qemu_version: str
     tool: NextestTool | None
     boot_timeout: Duration
+
+    @classmethod
+    def of(
+        cls, plan: MachinePlan, *, image: Image, qemu: Qemu, tool: NextestTool | None, boot_timeout: Duration
+    ) -> TemplateRequest:
+        """The request, with the key that all machines have in common that can come from the same template."""
+        tools = {"nextest": tool.identity} if tool else {}
+        key = template_key(plan, image_digest=image.manifest.digest, guest_tools=tools)
+        return cls(key, plan, image, qemu.version, tool, boot_timeout)
 
 
 def find_or_make(request: TemplateRequest, *, emit: Emit, deadline: Deadline) -> Template | None:

@@ -61,7 +61,13 @@ class VmSeat:
         self.run = run
         self.image = open_image(record.image_directory)
         self.tool = None if self.image.manifest.nextest else tool
-        self.facts = _facts(record)
+        self.facts = MachineFacts.of(
+            record.plan,
+            name=record.name,
+            image=record.image,
+            accelerator_reason=record.accelerator_reason,
+            qemu=record.qemu_version,
+        )
         self.network = record.plan.network
         self.hostname = record.hostname or None
         self.failed = True
@@ -188,17 +194,3 @@ def _replace_entries(destination: Path, source: Path) -> None:
             old.unlink()
     for new in source.iterdir():
         new.rename(destination / new.name)
-
-
-def _facts(record: VmRecord) -> MachineFacts:
-    plan = record.plan
-    return MachineFacts(
-        name=record.name,
-        image=record.image,
-        accelerator=plan.accelerator,
-        accelerator_reason=record.accelerator_reason,
-        cpu_model=plan.cpu_model,
-        cpus=plan.cpus,
-        memory=int(plan.memory),
-        qemu=record.qemu_version,
-    )

@@ -22,13 +22,13 @@ from vmrunner.host.signals import shielded
 from vmrunner.host.sparse_copy import copy_sparse
 from vmrunner.machine import registry, snapshots
 from vmrunner.machine.detached import machine_of
+from vmrunner.machine.machine import RESTORED_ANSWERS_SECONDS
 from vmrunner.machine.snapshots import Snapshot
 from vmrunner.machine.vm import guest_of
 from vmrunner.machine.vm_record import VmRecord, with_sockets, write_record
 from vmrunner.run.vm_start import start_vm
 
 _ANSWERS_SECONDS: Final = 60.0
-_RESTORED_ANSWERS_SECONDS: Final = 30.0
 _HELD_HINT: Final = "wait for its end"
 
 
@@ -121,7 +121,7 @@ def _start(record: VmRecord, snapshot: Snapshot, *, emit: Emit, deadline: Deadli
     return start_vm(
         record.changed(plan=plan, public_key=key.public, template_key=saved.template_key),
         replace(plan, incoming=True), saved=snapshot.saved, start="restored",
-        answers_in=_RESTORED_ANSWERS_SECONDS, preparation=Preparation(), emit=emit, deadline=deadline,
+        answers_in=RESTORED_ANSWERS_SECONDS, preparation=Preparation(), emit=emit, deadline=deadline,
     )  # fmt: skip
 
 

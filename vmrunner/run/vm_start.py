@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Literal
 
 from vmrunner.config.model import Config
 from vmrunner.errors import BootError, GuestError, HostError, ImageDamaged, VmDamaged
@@ -25,17 +25,14 @@ from vmrunner.image.resolve import resolve_image
 from vmrunner.machine import templates
 from vmrunner.machine.detached import start_detached
 from vmrunner.machine.device_state import SavedState
-from vmrunner.machine.machine import MachineAccess, make_overlay
+from vmrunner.machine.machine import RESTORED_ANSWERS_SECONDS, MachineAccess, make_overlay
 from vmrunner.machine.plan import MachinePlan, MemoryFile, with_credential
-from vmrunner.machine.template_key import template_key
 from vmrunner.machine.templates import Template, TemplateUnusable
 from vmrunner.machine.vm_record import VmDirectory, VmRecord, with_sockets, write_record
 from vmrunner.nextest.tool import NextestTool, find_nextest
 from vmrunner.run.planning import Places, check_against_host, plan_machine, preparation_of
 from vmrunner.run.template_making import TemplateRequest, find_or_make
 from vmrunner.run.vm_settings import config_of, kept_settings
-
-_RESTORED_ANSWERS_SECONDS: Final = 30.0
 
 
 @dataclass(frozen=True)
@@ -70,7 +67,7 @@ def order_vm(
     accelerator = choose_accelerator(config.accel, config.cpu_model, qemu=qemu, emit=emit, deadline=deadline)
     with phase(emit, "image", "Looking for the image") as current:
         image = resolve_image(str(config.image), packages=config.packages, emit=emit, deadline=deadline)
-        current.text = f"{image.manifest.name} {image.manifest.digest[:12]}"
+        current.text = image.label
     return VmOrder(
         name, config, image, qemu, accelerator, _tool_for(image, deadline), preparation_of(config),
         created=time.time(), owner=owner,
@@ -95,7 +92,9 @@ def start_clean(order: VmOrder, *, emit: Emit, deadline: Deadline) -> VmRecord:
     """
     how = order.config.start
     plan = _plan(order)
-    request = _template_request(order, plan)
+    request = TemplateRequest.of(
+        plan, image=order.image, qemu=order.qemu, tool=order.tool, boot_timeout=order.config.boot_timeout
+    )
     template = None if how == "booted" else find_or_make(request, emit=emit, deadline=deadline)
     if template:
         try:
@@ -181,7 +180,7 @@ def _restore(
         record = _new_record(order, plan, template.login_key, template.record.key, deadline)
         incoming = replace(record.plan, memory_file=MemoryFile(template.ram, shared=False), incoming=True)
         return start_vm(
-            record, incoming, saved=template.saved, start="restored", answers_in=_RESTORED_ANSWERS_SECONDS,
+            record, incoming, saved=template.saved, start="restored", answers_in=RESTORED_ANSWERS_SECONDS,
             preparation=order.preparation, emit=emit, deadline=deadline,
         )  # fmt: skip
 
@@ -229,12 +228,6 @@ def _plan(order: VmOrder) -> MachinePlan:
         authorized_key="",
     )  # fmt: skip
     return with_sockets(plan, directory)
-
-
-def _template_request(order: VmOrder, plan: MachinePlan) -> TemplateRequest:
-    tools = {"nextest": order.tool.identity} if order.tool else {}
-    key = template_key(plan, image_digest=order.image.manifest.digest, guest_tools=tools)
-    return TemplateRequest(key, plan, order.image, order.qemu.version, order.tool, order.config.boot_timeout)
 
 
 def _tool_for(image: Image, deadline: Deadline) -> NextestTool | None:
