@@ -27,7 +27,7 @@ from vmrunner.host.paths import archives_dir
 from vmrunner.host.process import run_command
 from vmrunner.host.qemu import find_qemu
 from vmrunner.image.manifest import open_image, record, write_manifest
-from vmrunner.machine.machine import Machine, MachineAccess, open_machine
+from vmrunner.machine.machine import Machine, open_machine
 from vmrunner.nextest.archive import make_archive
 from vmrunner.nextest.extract import extract_archive
 from vmrunner.nextest.junit import parse_cases
@@ -144,8 +144,7 @@ def _start(
         ),
         authorized_key=key.public,
     )
-    access = MachineAccess(opened.manifest.ssh_host_key, key)
-    return open_machine(plan, access=access, qemu_log=directory.qemu_log, deadline=deadline)
+    return open_machine(plan, login_key=key, qemu_log=directory.qemu_log, deadline=deadline)
 
 
 def _wait_for(report: Path, machine: Machine, deadline: Deadline) -> None:

@@ -22,7 +22,7 @@ from vmrunner.host.accelerator import choose_accelerator
 from vmrunner.host.deadline import Deadline
 from vmrunner.host.qemu import find_qemu
 from vmrunner.image.resolve import resolve_image
-from vmrunner.machine.machine import Machine, MachineAccess, open_machine, restored
+from vmrunner.machine.machine import Machine, open_machine, restored
 from vmrunner.machine.templates import Template
 from vmrunner.nextest.tool import find_nextest
 from vmrunner.run.directory import RunDirectory, open_run_directory
@@ -61,9 +61,10 @@ def measure(workspace: Path, count: int) -> dict[str, list[dict[str, int]]]:
 
 def _restore(stack: ExitStack, request: LaunchRequest, template: Template, deadline: Deadline) -> Machine:
     run: RunDirectory = request.run
-    access = MachineAccess(request.image.manifest.ssh_host_key, template.login_key)
     plan = restored(request.plan, template)
-    opened = open_machine(plan, access=access, qemu_log=run.qemu_log, deadline=deadline, template=template)
+    opened = open_machine(
+        plan, login_key=template.login_key, qemu_log=run.qemu_log, deadline=deadline, template=template
+    )
     return stack.enter_context(opened)
 
 

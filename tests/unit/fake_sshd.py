@@ -71,18 +71,14 @@ class FakeSshd:
 
     def __post_init__(self) -> None:
         self.listener = socket.create_server(("127.0.0.1", 0))
-        self.key = Ed25519PrivateKey.generate()
-        public = self.key.public_key().public_bytes(
-            serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
-        )
-        self.host_key = public.decode()
+        self.key = self.login_key.host_private_key
         self._thread = threading.Thread(target=self._accept, daemon=True)
         self._thread.start()
 
     @property
     def endpoint(self) -> Endpoint:
         """How a guest behind this server is reached."""
-        return Endpoint(self.listener.getsockname()[1], self.host_key, self.login_key)
+        return Endpoint(self.listener.getsockname()[1], self.login_key)
 
     def drop_connections(self) -> None:
         """Cut every connection, as a guest does whose network is gone; it goes on listening."""

@@ -27,7 +27,6 @@ def write_image(directory: Path, **changes: Any) -> Image:
         "systemd_version": "252",
         "glibc": "2.36",
         "nextest": None,
-        "ssh_host_key": "ssh-ed25519 AAAA",
         "interpreters": ("/lib64/ld-linux-x86-64.so.2",),
         "built_from": {},
         "created": "2026-01-01T00:00:00Z",

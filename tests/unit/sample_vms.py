@@ -58,7 +58,7 @@ def sample_record(name: str = "db", **changes: Any) -> VmRecord:
     )
     record = VmRecord(
         name=name, created=1.0, settings=kept_settings(Config()), image="debian",
-        image_directory=Path("/images/debian"), image_digest="0" * 64, host_key="ssh-ed25519 AAAA",
+        image_directory=Path("/images/debian"), image_digest="0" * 64,
         public_key="ssh-ed25519 BBBB vmrunner\n", qemu_version="7.2.22", accelerator_reason="it is there",
         plan=with_sockets(plan, directory), template_key=None, wanted="stopped", start="booted", started_at=1.0,
         process=None, ssh_port=1,

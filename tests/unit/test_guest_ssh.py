@@ -104,20 +104,24 @@ def test_an_end_is_never_taken_for_a_broken_connection() -> None:
 
 def test_another_host_key_is_refused_and_nothing_is_sent() -> None:
     with running_sshd() as sshd:
-        stranger = replace(sshd.endpoint, host_key="ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIEV4cGVjdGVk")
+        stranger = replace(sshd.endpoint, login_key=make_login_key())
         with guest_at(stranger) as guest, pytest.raises(GuestError, match="another host key") as caught:
             guest.connect(soon())
         assert exit_code_of(caught.value) == 23
-        assert caught.value.details == f"expected: {stranger.host_key}\nshown: {sshd.host_key}"
+        assert (
+            caught.value.details
+            == f"expected: {stranger.login_key.host_key}\nshown: {sshd.login_key.host_key}"
+        )
         assert "nothing was sent" in str(caught.value.hint)
         assert sshd.logins == 0
 
 
 def test_a_login_key_that_the_guest_does_not_know_is_refused_at_once() -> None:
     with running_sshd() as sshd:
-        wrong = replace(sshd.endpoint, login_key=make_login_key())
+        refused = sshd.endpoint
+        sshd.login_key = make_login_key()
         with (
-            guest_at(wrong) as guest,
+            guest_at(refused) as guest,
             pytest.raises(GuestError, match="does not take this machine's login key"),
         ):
             guest.connect(soon())
@@ -128,7 +132,7 @@ def test_nobody_there_is_a_boot_timeout() -> None:
     with socket.create_server(("127.0.0.1", 0)) as unused:
         port = unused.getsockname()[1]
     with (
-        guest_at(Endpoint(port, "ssh-ed25519 AAAA", make_login_key())) as guest,
+        guest_at(Endpoint(port, make_login_key())) as guest,
         pytest.raises(BootTimeout, match="did not answer over SSH in time") as caught,
     ):
         guest.connect(soon(0.1))
@@ -157,7 +161,7 @@ def banner_server(connections: list[socket.socket], *, then_close: bool = False)
 def stuck_guest(alive: object = is_alive, *, then_close: bool = False) -> Iterator[Guest]:
     connections: list[socket.socket] = []
     with banner_server(connections, then_close=then_close) as listener:
-        endpoint = Endpoint(listener.getsockname()[1], "ssh-ed25519 AAAA", make_login_key())
+        endpoint = Endpoint(listener.getsockname()[1], make_login_key())
         guest = Guest(endpoint, alive=alive)  # type: ignore[arg-type]  # callable, as the tests pass it
         try:
             yield guest

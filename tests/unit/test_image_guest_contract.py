@@ -5,20 +5,17 @@ from __future__ import annotations
 import configparser
 import contextlib
 import shlex
-import subprocess
-from pathlib import Path
 
 import pytest
-from fake_qemu import write_program
 from fake_sshd import answer, running_sshd
 
 from vmrunner.guest.inbox import IN, MOUNTED_MARK, MOUNTS, OVERLAY_DIRECTORIES, RUN_SCRIPT, STATE
+from vmrunner.guest.key import HOST_KEY_CREDENTIAL
 from vmrunner.guest.ssh import Guest
 from vmrunner.guest.unit import UnitRun
 from vmrunner.host.deadline import Deadline
 from vmrunner.host.paths import data_dir
 from vmrunner.image.recipe import GUEST_TREE, debian_recipe, guest_files
-from vmrunner.image.system import host_key
 
 FILES = {file.path: file.content.decode() for file in guest_files(data_dir("images") / GUEST_TREE)}
 UNITS = "etc/systemd/system"
@@ -117,7 +114,7 @@ def test_sshd_takes_keys_only_and_the_login_key_comes_from_the_host() -> None:
     program, *words = _sshd()
     assert program == "/usr/sbin/dropbear"
     assert "-s" in words
-    assert words[words.index("-r") + 1] == "/etc/dropbear/host_key"
+    assert words[words.index("-r") + 1] == f"/run/credentials/@system/{HOST_KEY_CREDENTIAL}"
     assert words[words.index("-D") + 1] == "/etc/dropbear/login"
     assert words[words.index("-p") + 1] == "22"
 
@@ -157,32 +154,10 @@ def test_sshd_is_enabled_and_its_packages_are_in_the_image() -> None:
     assert not {"dropbear", "openssh-server"} & set(recipe.packages), "they start a server of their own"
 
 
-DROPBEARKEY = """
-case "$1" in
--t) [ "$2" = ed25519 ] && [ "$3" = -f ] && echo private >"$4";;
--y) [ -s "$3" ]; printf '%s\\n' 'Public key portion is:' 'ssh-ed25519 AAAAC3 root@guest' 'Fingerprint: SHA256:x';;
-esac
-"""
-
-
-def test_the_image_gets_one_host_key_and_no_login_key(tmp_path: Path) -> None:
-    """The lines of the recipe that make them, with the image's paths led to a directory."""
-    _, mark, lines = debian_recipe().finish.partition("# One host key")
-    script = f"{mark}{lines}"
-    assert mark and "rm " not in script
-    (tmp_path / "bin").mkdir()
-    write_program(tmp_path / "bin" / "dropbearkey", DROPBEARKEY)
-    subprocess.run(
-        ["sh", "-ec", script.replace("/etc/", f"{tmp_path}/etc/")],
-        env={"PATH": f"{tmp_path}/bin:/usr/bin:/bin"},
-        check=True,
-    )
-    dropbear = tmp_path / "etc/dropbear"
-    assert host_key(tmp_path) == "ssh-ed25519 AAAAC3"
-    assert (dropbear / "host_key").read_text() == "private\n"
-    login = (dropbear / "login/authorized_keys").readlink()
-    assert login == Path("/run/credentials/@system/ssh.authorized_keys.root")
-    assert {path.name for path in (tmp_path / "etc/ssh").iterdir()} == {"ssh_host_ed25519_key.pub"}
+def test_the_image_has_no_keys_only_where_they_come_from() -> None:
+    lines = debian_recipe().finish.splitlines()
+    assert "ln -s /run/credentials/@system/ssh.authorized_keys.root /etc/dropbear/login/authorized_keys" in lines
+    assert not [line for line in lines if "dropbearkey" in line or "ssh-keygen" in line]
 
 
 def test_no_key_and_no_identity_is_part_of_the_shared_files() -> None:

@@ -56,6 +56,7 @@ def test_the_whole_list() -> None:
         "-fsdev", "local,id=fs-out,path=/run/out,security_model=none,multidevs=remap,readonly=off",
         "-device", "virtio-9p-pci,id=share-out,fsdev=fs-out,mount_tag=out",
         "-smbios", f"type=11,value=io.systemd.credential.binary:ssh.authorized_keys.root={key}",
+        "-smbios", "type=11,path=/run/host-key",
     ]  # fmt: skip
 
 
@@ -117,6 +118,11 @@ def test_a_share_is_readonly_only_where_it_says_so() -> None:
     assert fsdev.endswith(",readonly=on")
     fsdev = value_after("-fsdev", arguments.share_arguments((Share("out", Path("/a"), readonly=False),)))
     assert fsdev.endswith(",readonly=off")
+
+
+def test_the_host_key_is_no_secret_that_arguments_show() -> None:
+    words = arguments.qemu_arguments(sample_plan(), monitor_fd=7)
+    assert not [word for word in words if "ssh_host_key" in word]
 
 
 def test_a_credential_may_hold_anything() -> None:

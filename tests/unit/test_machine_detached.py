@@ -22,12 +22,12 @@ from vmrunner.host.process_identity import ProcessIdentity, identity_of
 from vmrunner.machine import detached
 from vmrunner.machine.detached import machine_of, start_detached
 from vmrunner.machine.device_state import SavedState
-from vmrunner.machine.machine import Machine, MachineAccess, MachineState
+from vmrunner.machine.machine import Machine, MachineState
 from vmrunner.machine.plan import MachinePlan
 from vmrunner.machine.qemu_process import ForeignQemu
 from vmrunner.machine.vm_record import VmRecord
 
-ACCESS = MachineAccess("ssh-ed25519 AAAA", make_login_key())
+KEY = make_login_key()
 LOADS = 'serve(query_migrate={"status": "completed"}, cont={}, getfd={}, migrate_incoming={}, migrate_set_capabilities={})'
 
 
@@ -40,7 +40,9 @@ def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def plan_over(home: Path, body: str = "serve()") -> MachinePlan:
-    return replace(sample_record().plan, qemu=write_fake_qemu(home, body), serial_log=home / "serial.log")
+    plan = sample_record().plan
+    plan.host_key_file.parent.mkdir(parents=True, exist_ok=True)
+    return replace(plan, qemu=write_fake_qemu(home, body), serial_log=home / "serial.log")
 
 
 def identity(machine: Machine) -> ProcessIdentity:
@@ -53,10 +55,9 @@ def identity(machine: Machine) -> ProcessIdentity:
 def running(home: Path, body: str = "serve()") -> Iterator[VmRecord]:
     """A VM over a fake QEMU with this body, which nobody speaks with any more; it is ended when the block is."""
     plan = plan_over(home, body)
-    with start_detached(plan, access=ACCESS, qemu_log=home / "log", deadline=Deadline.after(10)) as machine:
+    with start_detached(plan, login_key=KEY, qemu_log=home / "log", deadline=Deadline.after(10)) as machine:
         qemu = identity(machine)
     record = sample_record(process=qemu, wanted="running", plan=plan)
-    record.directory.path.mkdir(parents=True)
     record.directory.login_key.write_text("a key")
     try:
         yield record
@@ -91,7 +92,7 @@ def test_it_is_ended_when_the_block_fails(home: Path) -> None:
 
     def fail() -> None:
         with start_detached(
-            plan_over(home), access=ACCESS, qemu_log=home / "log", deadline=Deadline.after(10)
+            plan_over(home), login_key=KEY, qemu_log=home / "log", deadline=Deadline.after(10)
         ) as machine:
             pids.append(machine.pid)
             raise ZeroDivisionError
@@ -107,7 +108,7 @@ def test_qemu_that_dies_at_once_says_why_and_its_log_is_kept(home: Path) -> None
     with (
         pytest.raises(QemuExited, match="QEMU exited with code 1 before the machine started") as caught,
         start_detached(
-            plan_over(home, body), access=ACCESS, qemu_log=home / "log", deadline=Deadline.after(10)
+            plan_over(home, body), login_key=KEY, qemu_log=home / "log", deadline=Deadline.after(10)
         ),
     ):
         pass
@@ -119,7 +120,7 @@ def test_qemu_that_cannot_be_started(home: Path) -> None:
     plan = replace(plan_over(home), qemu=home / "missing")
     with (
         pytest.raises(HostError, match="cannot be started") as caught,
-        start_detached(plan, access=ACCESS, qemu_log=home / "log", deadline=Deadline.after(5)),
+        start_detached(plan, login_key=KEY, qemu_log=home / "log", deadline=Deadline.after(5)),
     ):
         pass
     assert exit_code_of(caught.value) == 20
@@ -129,7 +130,7 @@ def test_qemu_that_never_listens_is_ended(home: Path) -> None:
     plan = plan_over(home, "import time; time.sleep(60)")
     with (
         pytest.raises(BootError, match="does not answer on its monitor"),
-        start_detached(plan, access=ACCESS, qemu_log=home / "log", deadline=Deadline.after(0.3)),
+        start_detached(plan, login_key=KEY, qemu_log=home / "log", deadline=Deadline.after(0.3)),
     ):
         pass
 
@@ -139,7 +140,7 @@ def test_sockets_that_a_killed_qemu_left_are_no_obstacle(home: Path) -> None:
     assert plan.long_lived is not None
     with socket.socket(socket.AF_UNIX) as stale:
         stale.bind(str(plan.long_lived.monitor_socket))
-    with start_detached(plan, access=ACCESS, qemu_log=home / "log", deadline=Deadline.after(10)) as machine:
+    with start_detached(plan, login_key=KEY, qemu_log=home / "log", deadline=Deadline.after(10)) as machine:
         qemu = identity(machine)
     qemu.end(grace=0)
 
@@ -148,7 +149,7 @@ def test_a_saved_state_is_loaded_and_the_clock_is_late_by_its_age(home: Path) ->
     (home / "saved").write_text("a state")
     saved = SavedState(home / "saved", memory_apart=False, guest_clock=1000.0)
     with start_detached(
-        plan_over(home, LOADS), access=ACCESS, qemu_log=home / "log", deadline=Deadline.after(10), saved=saved
+        plan_over(home, LOADS), login_key=KEY, qemu_log=home / "log", deadline=Deadline.after(10), saved=saved
     ) as machine:
         assert machine.clock_shift > 1e9
         qemu = identity(machine)

@@ -27,10 +27,10 @@ from vmrunner.errors import (
 )
 from vmrunner.guest.key import make_login_key
 from vmrunner.host.deadline import Deadline
-from vmrunner.machine.machine import Machine, MachineAccess, MachineState, open_machine
+from vmrunner.machine.machine import Machine, MachineState, open_machine
 from vmrunner.machine.plan import RootDisk
 
-ACCESS = MachineAccess("ssh-ed25519 AAAA", make_login_key())
+KEY = make_login_key()
 PANICS = 'serve(stop=EventThen("GUEST_PANICKED", {"action": "pause"}, {}))'
 
 
@@ -43,7 +43,7 @@ def machine(directory: Path, body: str = "serve()") -> Iterator[Machine]:
         serial_log=directory / "serial.log",
     )
     with open_machine(
-        plan, access=ACCESS, qemu_log=directory / "qemu.log", deadline=Deadline.after(10)
+        plan, login_key=KEY, qemu_log=directory / "qemu.log", deadline=Deadline.after(10)
     ) as live:
         yield live
 
@@ -170,7 +170,7 @@ def test_an_overlay_that_cannot_be_made_names_the_image(tmp_path: Path) -> None:
     (tmp_path / "qemu-img").write_text("#!/bin/sh\necho 'Could not open root.img' >&2; exit 1\n")
     with (
         pytest.raises(ImageError, match="could not be made over") as caught,
-        open_machine(plan, access=ACCESS, qemu_log=tmp_path / "log", deadline=Deadline.after(5)),
+        open_machine(plan, login_key=KEY, qemu_log=tmp_path / "log", deadline=Deadline.after(5)),
     ):
         pass
     assert str(tmp_path / "root.img") in caught.value.message

@@ -155,9 +155,8 @@ def test_a_guest_is_reached_by_what_the_record_says() -> None:
     with process() as qemu:
         sshd = FakeSshd(make_login_key(), answer(0, b"hello"))
         record = write_vm(
-            process=qemu, wanted="running", ssh_port=sshd.endpoint.port, host_key=sshd.host_key,
-            public_key=sshd.login_key.public,
-        )  # fmt: skip
+            process=qemu, wanted="running", ssh_port=sshd.endpoint.port, public_key=sshd.login_key.public
+        )
         record.directory.login_key.write_text(sshd.login_key.private)
         deadline = Deadline.after(20)
         with attached("db", deadline=deadline) as vm:

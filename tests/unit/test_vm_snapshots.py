@@ -21,7 +21,7 @@ from vmrunner.events import silent
 from vmrunner.guest.key import make_login_key
 from vmrunner.host.deadline import Deadline
 from vmrunner.machine import registry, snapshots
-from vmrunner.machine.machine import Machine, MachineAccess
+from vmrunner.machine.machine import Machine
 from vmrunner.machine.monitor import open_monitor
 from vmrunner.machine.plan import RootDisk
 from vmrunner.machine.qemu_process import ForeignQemu
@@ -48,14 +48,13 @@ def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 @contextmanager
 def machine(record: VmRecord, **answers: Any) -> Iterator[tuple[Machine, FakeQmp]]:
     """The VM's machine with a monitor that answers so."""
-    access = MachineAccess(record.host_key, make_login_key())
     process = ForeignQemu(dead_process(), record.directory.qemu_log)
     ours: socket.socket
     with (
         qmp_session(**(SAVES | answers)) as (ours, fake),
         open_monitor(ours, deadline=Deadline.after(5)) as monitor,
     ):
-        live = Machine(record.plan, process, monitor, access)
+        live = Machine(record.plan, process, monitor, make_login_key())
         live.check_alive = lambda: None  # type: ignore[method-assign]  # its process is none
         yield live, fake
         live.guest.close()

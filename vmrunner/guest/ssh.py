@@ -42,10 +42,9 @@ class ConnectionLost(Exception):
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where a guest's sshd is reached, whose host key it must show, and what opens it."""
+    """Where a guest's SSH server is reached, and what opens it; its host key is derived from that."""
 
     port: int
-    host_key: str
     login_key: LoginKey
     user: str = "root"
 
@@ -133,7 +132,7 @@ class Guest:
     def connect(self, deadline: Deadline, *, is_up: bool = False) -> None:
         """Log in, trying until sshd answers. `is_up`: the guest has booted long ago, so it will not miss a packet.
 
-        Raises BootTimeout where the deadline passes, GuestError where sshd shows another host key than the image's or
+        Raises BootTimeout where the deadline passes, GuestError where sshd shows another host key than this machine's or
         does not take the key, and whatever `alive` raises where the machine dies.
         """
         self.disconnect()
@@ -248,11 +247,12 @@ class Guest:
 
     def _check_host_key(self, transport: paramiko.Transport) -> None:
         shown = f"ssh-ed25519 {transport.get_remote_server_key().get_base64()}"
-        if shown.split()[1] != self._endpoint.host_key.split()[1]:
+        expected = self._endpoint.login_key.host_key
+        if shown != expected:
             raise GuestError(
-                "the SSH server that answered shows another host key than the image's",
+                "the SSH server that answered shows another host key than this machine's",
                 hint="something else answers on this machine's port; nothing was sent to it",
-                details=f"expected: {self._endpoint.host_key}\nshown: {shown}",
+                details=f"expected: {expected}\nshown: {shown}",
             )
 
     def _watched(self, operation: Callable[[], _T], deadline: Deadline) -> _T:

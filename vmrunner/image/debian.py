@@ -5,7 +5,7 @@
     mmdebstrap ──> system.tar ─┐
     images/guest, recipe ──> overlay.tar ─┴─ tar ──> tree/ ─┬─ mke2fs -d, debugfs ──> root.img
                                                             ├─ kernel, modules ──> vmlinux, initrd
-                                                            └─ dpkg status, host key ──> manifest.json
+                                                            └─ dpkg status ──> manifest.json
 
 The steps are the same for root and for an ordinary user; owners go from system.tar to root.img without the
 tree.
@@ -41,7 +41,7 @@ from vmrunner.image.recipe import (
     guest_files,
     image_digest,
 )
-from vmrunner.image.system import host_key, installed_packages, interpreters, version_of
+from vmrunner.image.system import installed_packages, interpreters, libraries, version_of
 
 INIT: Final = "/usr/lib/systemd/systemd"
 ROOT_DEVICE: Final = "/dev/vda"
@@ -50,8 +50,6 @@ _KERNEL: Final = "vmlinux"
 _INITRD: Final = "initrd"
 _ROOT_DISK: Final = "root.img"
 _PACKAGE_LIST: Final = "packages.txt"
-# The key is made during the build; this one matches no guest.
-_NO_KEY_YET: Final = "ssh-ed25519 AAAA"
 _UNPACK: Final = ("--extract", "--preserve-permissions", "--no-same-owner")
 _LABEL: Final = "vmrunner-root"
 PHASE: Final = "build"
@@ -103,7 +101,6 @@ def locate_debian(*, packages: tuple[str, ...]) -> Located:
         **_recipe_fields(recipe, digest, packages),
         systemd_version="",
         glibc=None,
-        ssh_host_key=_NO_KEY_YET,
         interpreters=(),
         created="",
         files={},
@@ -253,8 +250,8 @@ def _write_manifest(build: _Build) -> None:
         **fields,
         systemd_version=version_of("systemd", installed),
         glibc=version_of("libc6", installed),
-        ssh_host_key=host_key(build.tree),
         interpreters=interpreters(build.tree),
+        libraries=libraries(build.tree),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         files={name: _recorded(build, name) for name in (_KERNEL, _INITRD, _ROOT_DISK, _PACKAGE_LIST)},
     )

@@ -21,7 +21,7 @@ from pydantic import BaseModel, Field, ValidationError
 from vmrunner.errors import ImageDamaged, ImageNotFound
 from vmrunner.host.files import write_atomically
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 MANIFEST_NAME: Final = "manifest.json"
 _VERIFIED_NAME: Final = "verified.json"
 _CHUNK_BYTES: Final = 1 << 20
@@ -53,8 +53,9 @@ class Manifest(BaseModel, frozen=True, extra="forbid"):
     systemd_version: str
     glibc: str | None
     nextest: str | None = Field(description="the image's own cargo-nextest; null: the host's is carried in")
-    ssh_host_key: str = Field(pattern=r"^ssh-ed25519 [A-Za-z0-9+/=]+$")
     interpreters: tuple[str, ...] = Field(description="dynamic loaders that exist in the guest")
+    libraries: tuple[str, ...] = Field((), description="sonames that the default dynamic loader finds")
+    store_paths: tuple[str, ...] = Field((), description="what the guest's own /nix/store holds")
     built_from: dict[str, str]
     created: str = Field(description="UTC, ISO 8601")
     files: dict[str, FileRecord]

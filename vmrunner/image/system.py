@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
+import struct
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 from vmrunner.errors import ImageBuildFailed
 
 # Where the psABI documents and distributions put the dynamic loaders of x86-64 programs.
 _LOADERS: Final = ("/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux.so.2", "/lib/ld-musl-x86_64.so.1")
+# What Debian's dynamic loader searches without being told (`ld.so --help`).
+_LIBRARY_DIRECTORIES: Final = ("/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib", "/usr/lib")
+_LIBRARY: Final = re.compile(r".+\.so(\.[\w.]+)?")
+# The first bytes of an ELF file (elf(5)): e_ident begins with magic and class; e_machine is at 18.
+_ELF_HEADER: Final = struct.Struct("<4sB13xH")
+_X86_64_ELF: Final = (b"\x7fELF", 2, 62)
+_MOST_LINKS: Final = 40
 _UPSTREAM: Final = re.compile(r"(?:\d+:)?(\d+(?:\.\d+)*)")
 
 
@@ -33,30 +42,65 @@ def version_of(package: str, installed: dict[str, str]) -> str:
     return match[1]
 
 
-def host_key(tree: Path) -> str:
-    """The public half of the guest's ed25519 host key, without its comment."""
-    path = tree / "etc/ssh/ssh_host_ed25519_key.pub"
-    try:
-        kind, key, *_ = path.read_text().split()
-    except (OSError, ValueError) as error:
-        raise ImageBuildFailed(
-            "the system has no ed25519 host key",
-            hint="the recipe must make one and leave its public half there",
-        ) from error
-    return f"{kind} {key}"
-
-
 def interpreters(tree: Path) -> tuple[str, ...]:
     """The dynamic loaders that exist in the system, as programs name them."""
-    return tuple(loader for loader in _LOADERS if _exists(tree, loader))
+    return tuple(loader for loader in _LOADERS if _resolved(tree, loader))
 
 
-def _exists(tree: Path, path: str) -> bool:
-    """Whether `path` exists in the tree; absolute links are followed within it."""
-    current = tree / path.lstrip("/")
-    for _ in range(40):
-        if not current.is_symlink():
-            return current.exists()
-        target = current.readlink()
-        current = tree / str(target).lstrip("/") if target.is_absolute() else current.parent / target
-    return False
+def libraries(tree: Path) -> tuple[str, ...]:
+    """The names under which the system's default dynamic loader finds x86-64 libraries, sorted."""
+    found = set()
+    for name in (*_LIBRARY_DIRECTORIES, *_configured_directories(tree)):
+        directory = _resolved(tree, name)
+        if directory is None or not directory.is_dir():
+            continue
+        within = directory.relative_to(tree)
+        for entry in directory.iterdir():
+            if _LIBRARY.fullmatch(entry.name) and _is_library(_resolved(tree, str(within / entry.name))):
+                found.add(entry.name)
+    return tuple(sorted(found))
+
+
+def _configured_directories(tree: Path, configuration: str = "/etc/ld.so.conf") -> Iterator[str]:
+    """The directories that ldconfig(8) is told of, those of included files among them."""
+    path = _resolved(tree, configuration)
+    for line in path.read_text(errors="replace").splitlines() if path else ():
+        word, _, rest = line.partition("#")[0].strip().partition(" ")
+        if word == "include":
+            pattern = Path("/etc", rest.strip())
+            directory = _resolved(tree, str(pattern.parent))
+            for included in sorted(directory.glob(pattern.name)) if directory else ():
+                yield from _configured_directories(tree, str(pattern.parent / included.name))
+        elif word.startswith("/"):
+            yield word
+
+
+def _is_library(path: Path | None) -> bool:
+    if path is None or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        header = file.read(_ELF_HEADER.size)
+    if len(header) < _ELF_HEADER.size:
+        return False
+    magic, elf_class, machine = _ELF_HEADER.unpack(header)
+    return (magic, elf_class, machine) == _X86_64_ELF
+
+
+def _resolved(tree: Path, path: str) -> Path | None:
+    """The file of the tree that `path` is in the system, or None; no link is followed out of the tree."""
+    wanted = [*reversed(PurePosixPath(path).parts[path.startswith("/") :])]
+    reached, links = tree, 0
+    while wanted:
+        part = wanted.pop()
+        if part == "..":
+            reached = reached.parent if reached != tree else tree
+            continue
+        reached /= part
+        if reached.is_symlink():
+            links += 1
+            if links > _MOST_LINKS:
+                return None
+            target = PurePosixPath(reached.readlink())
+            wanted += reversed(target.parts[target.is_absolute() :])
+            reached = tree if target.is_absolute() else reached.parent
+    return reached if reached.exists() else None

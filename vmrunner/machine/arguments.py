@@ -31,6 +31,8 @@ def qemu_arguments(plan: MachinePlan, *, monitor_fd: int | str | None = None) ->
         *device_arguments(),
         *share_arguments(plan.shares),
         *credential_arguments(plan.credentials),
+        # A secret, so from a file: everybody may read a process's arguments.
+        *("-smbios", _option("type=11", path=plan.host_key_file)),
         *plan.extra_arguments,
     ]
 

@@ -8,12 +8,13 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from vmrunner.errors import BootError, VmBusy, VmNotRunning
+from vmrunner.guest.key import LoginKey
 from vmrunner.host.deadline import Deadline
 from vmrunner.host.log_end import tail
 from vmrunner.host.signals import shielded
 from vmrunner.machine.arguments import qemu_arguments
 from vmrunner.machine.device_state import SavedState
-from vmrunner.machine.machine import Machine, MachineAccess, MachineState
+from vmrunner.machine.machine import Machine, MachineState, hand_over_host_key
 from vmrunner.machine.monitor import CommandRefused, MonitorLost, open_monitor
 from vmrunner.machine.plan import MachinePlan
 from vmrunner.machine.qemu_process import ForeignQemu, Process, start_detached_qemu
@@ -29,7 +30,7 @@ _TERMINATE_SECONDS = 2.0
 def start_detached(
     plan: MachinePlan,
     *,
-    access: MachineAccess,
+    login_key: LoginKey,
     qemu_log: Path,
     deadline: Deadline,
     saved: SavedState | None = None,
@@ -42,10 +43,11 @@ def start_detached(
     assert plan.long_lived is not None
     for path in (plan.long_lived.monitor_socket, plan.long_lived.console_socket):
         path.unlink(missing_ok=True)
+    hand_over_host_key(plan, login_key)
     process = start_detached_qemu(qemu_arguments(plan), log_path=qemu_log)
     try:
         try:
-            with _connected(plan, process, access, deadline) as machine:
+            with _connected(plan, process, login_key, deadline) as machine:
                 if saved:
                     machine.load(saved, deadline=deadline.within(_LOAD_SECONDS))
                 yield machine
@@ -74,10 +76,9 @@ def machine_of(record: VmRecord, *, deadline: Deadline) -> Iterator[Machine]:
             f"the VM `{record.name}` does not run", hint=f"`vmrunner up {record.name}` starts it"
         )
     process = ForeignQemu(record.process, record.directory.qemu_log)
-    access = MachineAccess(record.host_key, record.login_key)
     with ExitStack() as stack:
         try:
-            machine = stack.enter_context(_connected(record.plan, process, access, deadline))
+            machine = stack.enter_context(_connected(record.plan, process, record.login_key, deadline))
         except (MonitorLost, CommandRefused) as error:
             raise VmBusy(
                 f"QEMU of the VM `{record.name}` does not answer on its monitor: {error}",
@@ -90,7 +91,7 @@ def machine_of(record: VmRecord, *, deadline: Deadline) -> Iterator[Machine]:
 
 @contextmanager
 def _connected(
-    plan: MachinePlan, process: Process, access: MachineAccess, deadline: Deadline
+    plan: MachinePlan, process: Process, login_key: LoginKey, deadline: Deadline
 ) -> Iterator[Machine]:
     assert plan.long_lived is not None
     within = deadline.within(_CONNECT_SECONDS)
@@ -98,7 +99,7 @@ def _connected(
         _monitor_socket(plan.long_lived.monitor_socket, process, within) as endpoint,
         open_monitor(endpoint, deadline=within) as monitor,
     ):
-        machine = Machine(plan, process, monitor, access)
+        machine = Machine(plan, process, monitor, login_key)
         try:
             yield machine
         finally:

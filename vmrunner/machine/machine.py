@@ -10,7 +10,7 @@ import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from vmrunner.errors import BootError, BootTimeout, CommandFailed, HostError, ImageError
@@ -55,14 +55,6 @@ class MachineState(enum.Enum):
     STOPPED = "stopped"
 
 
-@dataclass(frozen=True)
-class MachineAccess:
-    """What it takes to get into the guest: the host key its image was built with, the login key it is given."""
-
-    host_key: str
-    login_key: LoginKey
-
-
 class Machine:
     """A running QEMU with its guest. Made by `open_machine`.
 
@@ -70,7 +62,7 @@ class Machine:
     whether the guest is known to have booted.
     """
 
-    def __init__(self, plan: MachinePlan, process: Process, monitor: Monitor, access: MachineAccess) -> None:
+    def __init__(self, plan: MachinePlan, process: Process, monitor: Monitor, login_key: LoginKey) -> None:
         self.plan = plan
         self.state = MachineState.STARTED
         self.monitor = monitor
@@ -78,7 +70,7 @@ class Machine:
         self.clock_shift = 0.0
         self.is_up = False
         self.ssh_port = _read_forwarded_port(monitor)
-        self.guest = Guest(Endpoint(self.ssh_port, access.host_key, access.login_key), alive=self.check_alive)
+        self.guest = Guest(Endpoint(self.ssh_port, login_key), alive=self.check_alive)
 
     @property
     def pid(self) -> int:
@@ -168,7 +160,7 @@ class Machine:
 def open_machine(
     plan: MachinePlan,
     *,
-    access: MachineAccess,
+    login_key: LoginKey,
     qemu_log: Path,
     deadline: Deadline,
     template: Template | None = None,
@@ -183,6 +175,7 @@ def open_machine(
         copy_overlay(template, plan.disk.overlay)
     else:
         make_overlay(plan.disk, qemu_img=plan.qemu.with_name("qemu-img"), deadline=deadline)
+    hand_over_host_key(plan, login_key)
     ours, theirs = socket.socketpair()
     with ExitStack() as stack:
         stack.callback(ours.close)
@@ -192,7 +185,7 @@ def open_machine(
         stack.callback(process.terminate, _TERMINATE_SECONDS)
         try:
             monitor = stack.enter_context(open_monitor(ours, deadline=deadline.within(_QMP_SECONDS)))
-            machine = Machine(plan, process, monitor, access)
+            machine = Machine(plan, process, monitor, login_key)
         except (MonitorLost, CommandRefused) as error:
             if process.wait(1):
                 raise process.exited_error("before the machine started") from error
@@ -206,6 +199,12 @@ def open_machine(
         finally:
             with shielded():
                 machine.stop()
+
+
+def hand_over_host_key(plan: MachinePlan, login_key: LoginKey) -> None:
+    """Put the guest's host key where QEMU will read it: in its arguments, everybody on this host could."""
+    plan.host_key_file.touch(0o600)
+    plan.host_key_file.write_text(login_key.host_key_credential)
 
 
 def restored(plan: MachinePlan, template: Template) -> MachinePlan:

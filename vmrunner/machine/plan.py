@@ -93,6 +93,11 @@ class MachinePlan:
     incoming: bool = False
     long_lived: LongLived | None = None
 
+    @property
+    def host_key_file(self) -> Path:
+        """Holds the guest's host key as an SMBIOS string; beside the overlay, which no share has either."""
+        return self.disk.overlay.with_name("host-key")
+
 
 def with_shares(plan: MachinePlan, *, inbox: Path, out: Path) -> MachinePlan:
     """The same machine with other directories on the host behind its shares."""

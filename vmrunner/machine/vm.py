@@ -68,7 +68,7 @@ def guest_of(record: VmRecord) -> Guest:
                 hint=f"`vmrunner up {record.name}` boots it again from its disk",
             )
 
-    return Guest(Endpoint(record.ssh_port, record.host_key, record.login_key), alive=check_alive)
+    return Guest(Endpoint(record.ssh_port, record.login_key), alive=check_alive)
 
 
 def console_socket(name: str) -> Path:

@@ -68,7 +68,6 @@ class VmRecord(BaseModel, frozen=True, extra="forbid"):
     image: str
     image_directory: Path
     image_digest: str
-    host_key: str
     public_key: str
     qemu_version: str
     accelerator_reason: str

@@ -21,20 +21,24 @@ _MACHINES = {
 _GLIBC = re.compile(r"GLIBC_(\d+(?:\.\d+)+)")
 _RELATIVE_RELOCATIONS = "GLIBC_ABI_DT_RELR"
 """A version that glibc has since 2.36 (its NEWS); the linker asks for it with `-z pack-relative-relocs`."""
+_TEXT_OF_TAG = {"DT_NEEDED": "needed", "DT_RPATH": "rpath", "DT_RUNPATH": "runpath"}
 _WEAK = 0x2
 """VER_FLG_WEAK (elf.h): the dynamic loader only warns where such a version is missing."""
 
 
 @dataclass(frozen=True)
 class ElfNeeds:
-    """What one program or library needs: the processor, its dynamic loader, the newest glibc it names.
+    """What one program or library needs: the processor, its dynamic loader, the newest glibc it names, libraries.
 
-    `interpreter` and `glibc` are None for a static program.
+    `interpreter` and `glibc` are None for a static program. `libraries` are the names of DT_NEEDED, `run_paths` the
+    directories of DT_RUNPATH, else of DT_RPATH, as they are written (`$ORIGIN/../lib`).
     """
 
     architecture: str
     interpreter: str | None
     glibc: str | None
+    libraries: tuple[str, ...] = ()
+    run_paths: tuple[str, ...] = ()
 
 
 def version_key(version: str) -> tuple[int, ...]:
@@ -64,6 +68,7 @@ def read_elf(path: Path) -> ElfNeeds | None:
                 _MACHINES.get(elf["e_machine"], str(elf["e_machine"])),
                 next(interpreters, None),
                 max(_glibc_versions(elf), key=version_key, default=None),
+                *_libraries(elf),
             )
         except (ELFError, ValueError, KeyError, UnicodeDecodeError):
             return None
@@ -80,3 +85,15 @@ def _glibc_versions(elf: Any) -> Iterator[str]:  # noqa: ANN401 -- pyelftools ha
                 yield match[1]
             elif version.name == _RELATIVE_RELOCATIONS:
                 yield "2.36"
+
+
+def _libraries(elf: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:  # noqa: ANN401 -- pyelftools has no types
+    """The needed libraries, and where they are looked for first (ld.so(8)): DT_RPATH counts without DT_RUNPATH only."""
+    section = elf.get_section_by_name(".dynamic")
+    found: dict[str, list[str]] = {"DT_NEEDED": [], "DT_RPATH": [], "DT_RUNPATH": []}
+    for tag in section.iter_tags() if section else ():
+        kind = tag.entry.d_tag
+        if kind in found:
+            found[kind].append(getattr(tag, _TEXT_OF_TAG[kind]))
+    run_paths = ":".join(found["DT_RUNPATH"] or found["DT_RPATH"])
+    return tuple(found["DT_NEEDED"]), tuple(filter(None, run_paths.split(":")))

@@ -25,7 +25,6 @@ from vmrunner.machine import templates
 from vmrunner.machine.machine import (
     RESTORED_ANSWERS_SECONDS,
     Machine,
-    MachineAccess,
     open_machine,
     restored,
 )
@@ -171,7 +170,6 @@ class Launch:
             self._stack.enter_context(templates.hold(template))
         plan, key = request.plan, make_login_key() if template is None else template.login_key
         plan = with_credential(plan, key.public)
-        access = MachineAccess(request.image.manifest.ssh_host_key, key)
         self.start = "restored" if template else "booted"
         text = "Restoring a machine" if template else "Starting QEMU"
         with phase(self._emit, "start", text):
@@ -181,7 +179,7 @@ class Launch:
             machine = self._stack.enter_context(
                 open_machine(
                     plan,
-                    access=access,
+                    login_key=key,
                     qemu_log=request.run.qemu_log,
                     deadline=self._deadline,
                     template=template,

@@ -28,7 +28,7 @@ from vmrunner.host.qemu import Qemu
 from vmrunner.image.manifest import Image
 from vmrunner.machine import registry, templates
 from vmrunner.machine.device_state import StateNotTransferred, save_state
-from vmrunner.machine.machine import Machine, MachineAccess, make_overlay, open_machine
+from vmrunner.machine.machine import Machine, make_overlay, open_machine
 from vmrunner.machine.monitor import CommandRefused, MonitorLost
 from vmrunner.machine.plan import MachinePlan, MemoryFile, with_credential, with_shares
 from vmrunner.machine.template_key import template_key
@@ -133,6 +133,7 @@ def _make(request: TemplateRequest, current: Phase, deadline: Deadline) -> None:
         clock = _boot_and_save(_plan_in(directory, request.plan, key), request, directory, key, deadline)
         for share in ("in", "out"):
             remove_tree(directory / share)
+        (directory / "host-key").unlink()
         final_disk = templates.path_of(request.key) / "disk.qcow2"
         make_overlay(
             replace(request.plan.disk, overlay=directory / "overlay.qcow2", backing_file=final_disk,
@@ -165,8 +166,7 @@ def _boot_and_save(
 ) -> float:
     """Boot, warm, undo, save; returns what the guest's clock showed when it was stopped."""
     _write_rehearsal(directory / "in", request.tool)
-    access = MachineAccess(request.image.manifest.ssh_host_key, key)
-    with open_machine(plan, access=access, qemu_log=directory / "qemu.log", deadline=deadline) as machine:
+    with open_machine(plan, login_key=key, qemu_log=directory / "qemu.log", deadline=deadline) as machine:
         machine.wait_ready(deadline.within(request.boot_timeout))
         within = deadline.within(_REHEARSAL_SECONDS)
         machine.guest.execute(["systemctl", "is-system-running", "--wait"], deadline=within)

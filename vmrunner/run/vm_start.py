@@ -25,7 +25,7 @@ from vmrunner.image.resolve import resolve_image
 from vmrunner.machine import templates
 from vmrunner.machine.detached import start_detached
 from vmrunner.machine.device_state import SavedState
-from vmrunner.machine.machine import RESTORED_ANSWERS_SECONDS, MachineAccess, make_overlay
+from vmrunner.machine.machine import RESTORED_ANSWERS_SECONDS, make_overlay
 from vmrunner.machine.plan import MachinePlan, MemoryFile, with_credential
 from vmrunner.machine.templates import Template, TemplateUnusable
 from vmrunner.machine.vm_record import VmDirectory, VmRecord, with_sockets, write_record
@@ -151,11 +151,10 @@ def start_vm(
     serial_start = directory.serial_log.stat().st_size
     private(directory.out)
     private(directory.inbox)
-    access = MachineAccess(record.host_key, record.login_key)
     with ExitStack() as stack:
         with phase(emit, "start", "Restoring the VM" if saved else "Starting QEMU"):
             opened = start_detached(
-                plan, access=access, qemu_log=directory.qemu_log, deadline=deadline, saved=saved
+                plan, login_key=record.login_key, qemu_log=directory.qemu_log, deadline=deadline, saved=saved
             )
             machine = stack.enter_context(opened)
             started = record.changed(
@@ -205,7 +204,7 @@ def _new_record(
     record = VmRecord(
         name=order.name, created=order.created, settings=kept_settings(order.config),
         image=manifest.name, image_directory=order.image.directory, image_digest=manifest.digest,
-        host_key=manifest.ssh_host_key, public_key=key.public, qemu_version=order.qemu.version,
+        public_key=key.public, qemu_version=order.qemu.version,
         accelerator_reason=order.accelerator.reason, plan=with_credential(plan, key.public),
         hostname=order.preparation.hostname, machine_id=order.preparation.machine_id,
         template_key=template_key, wanted="running", start="booted", started_at=time.time(), process=None,
