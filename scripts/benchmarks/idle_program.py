@@ -21,6 +21,7 @@ from vmrunner.events import silent
 from vmrunner.host.accelerator import choose_accelerator
 from vmrunner.host.deadline import Deadline
 from vmrunner.host.qemu import find_qemu
+from vmrunner.image.request import ImageRequest
 from vmrunner.image.resolve import resolve_image
 from vmrunner.machine.machine import Machine, open_machine, restored
 from vmrunner.machine.templates import Template
@@ -40,7 +41,7 @@ def measure(workspace: Path, count: int) -> dict[str, list[dict[str, int]]]:
     accelerator = choose_accelerator(
         config.accel, config.cpu_model, qemu=qemu, emit=silent, deadline=deadline
     )
-    image = resolve_image(str(config.image), packages=config.packages, emit=silent, deadline=deadline)
+    image = resolve_image(ImageRequest.of(config), emit=silent, deadline=deadline)
     tool = None if image.manifest.nextest else find_nextest(deadline=deadline)
     with open_run_directory(silent) as run, ExitStack() as stack:
         machines = []

@@ -15,6 +15,13 @@ from shared_vm import is_up, shared_vm
 from vmrunner.host.paths import cache_dir
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--image DIR`: the image to test instead of the Debian one."""
+    parser.addoption(
+        "--image", type=Path, metavar="DIR", help="directory of an image that keeps the guest contract"
+    )
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """All tests of this directory have the marker `e2e`."""
     here = Path(__file__).parent
@@ -30,13 +37,23 @@ def target_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def image(tmp_path_factory: pytest.TempPathFactory, target_directory: Path) -> Path:
+def debian_image(tmp_path_factory: pytest.TempPathFactory, target_directory: Path) -> Path:
     """The directory of the Debian image; it is built where it is not in the user's cache yet."""
     state = tmp_path_factory.mktemp("state")
     command_line = CommandLine(state, cache_dir().parent, target_directory)
     built = command_line.start("image", "build", "--image", "debian").finish(seconds=560)
     assert built.code == 0, built.stderr
     return Path(built.stdout.strip())
+
+
+@pytest.fixture(scope="session")
+def image(request: pytest.FixtureRequest) -> Path:
+    """The directory of the image under test: the one that `--image` names, else the Debian one."""
+    given: Path | None = request.config.getoption("--image")
+    if given is None:
+        built: Path = request.getfixturevalue("debian_image")
+        return built
+    return given.resolve()
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +19,13 @@ RUN_SCRIPT = ("--", "-E", "test(/::script$/)")
 
 
 @contextmanager
-def shared_vm(name: str, *, image: Path, state: Path) -> Iterator[LongLivedVm]:
-    """A VM that is up, with a runtime directory of its own; whatever happens, nothing of it is left in the end."""
+def shared_vm(name: str, *, image: Path, state: Path, flags: Sequence[str] = ()) -> Iterator[LongLivedVm]:
+    """A VM that is up, made with these flags, with a runtime directory of its own; whatever happens, nothing of it is left in the end."""
     with tempfile.TemporaryDirectory(prefix="vm-") as runtime:
         variables: dict[str, str | None] = {"VMRUNNER_IMAGE": str(image), "XDG_RUNTIME_DIR": runtime}
         vm = LongLivedVm(CommandLine(state, cache_dir().parent, None, variables), name)
         try:
-            vm.up()
+            vm.up(*flags)
             yield vm
         finally:
             vm.vmrunner.abandon_all()

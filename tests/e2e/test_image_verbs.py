@@ -17,6 +17,12 @@ STORE_BYTES = 4 << 30
 """More than a build is said to need, so that it starts."""
 
 
+@pytest.fixture(scope="session")
+def image(debian_image: Path) -> Path:
+    """What is built, listed and shown here is the Debian image, whichever image is under test."""
+    return debian_image
+
+
 def in_store(command_line: CommandLine) -> list[Path]:
     """What lies in the image store and is not a lock."""
     store = command_line.cache_home / "vmrunner" / "images"

@@ -6,9 +6,13 @@ import itertools
 from collections.abc import Iterator
 
 import pytest
+from nix_store import nix_store
+from nix_values import nix_values
 
 from vmrunner.events import silent
 from vmrunner.run.directory import RunDirectory, open_run_directory
+
+__all__ = ["directories_of_its_own", "nix_store", "nix_values", "run"]
 
 _numbers = itertools.count()
 

@@ -114,8 +114,14 @@ def elf_file(
     glibc: Sequence[str] = (),
     names: Sequence[str] = (),
     weak: Sequence[str] = (),
+    libraries: Sequence[str] = (),
+    run_path: str | None = None,
+    old_run_path: str | None = None,
 ) -> bytes:
-    """A 64-bit ELF file whose version table asks for these versions of glibc, as elf(5) has it."""
+    """A 64-bit ELF file whose version table asks for these versions of glibc, as elf(5) has it.
+
+    `libraries` and the run paths (DT_RUNPATH, DT_RPATH) make its dynamic section.
+    """
     wanted = [*((f"GLIBC_{version}", 0) for version in glibc), *((name, 0) for name in names)]
     wanted += [(f"GLIBC_{version}", 2) for version in weak]
     strings = b"\0libc.so.6\0"
@@ -124,22 +130,31 @@ def elf_file(
         following = 16 if position + 1 < len(wanted) else 0
         versions += struct.pack("<IHHII", 0, flags, 2 + position, len(strings), following)
         strings += name.encode() + b"\0"
-    section_names = b"\0.dynstr\0.gnu.version_r\0.shstrtab\0"
+    dynamic = b""
+    for tag, text in (*((1, library) for library in libraries), (29, run_path), (15, old_run_path)):
+        if text is not None:
+            dynamic += struct.pack("<QQ", tag, len(strings))
+            strings += text.encode() + b"\0"
+    dynamic += bytes(16) if dynamic else b""
+    section_names = b"\0.dynstr\0.gnu.version_r\0.shstrtab\0.dynamic\0"
     loader = (interpreter or "").encode() + b"\0"
     start = 64 + 56
     offsets = [start]
-    for blob in (loader, strings, versions, section_names):
+    for blob in (loader, strings, versions, section_names, dynamic):
         offsets.append(offsets[-1] + len(blob))
+    empty = struct.pack("<IIQQQQIIQQ", 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
     sections = [
-        struct.pack("<IIQQQQIIQQ", 0, 0, 0, 0, 0, 0, 0, 0, 0, 0),
+        empty,
         struct.pack("<IIQQQQIIQQ", 1, 3, 2, 0, offsets[1], len(strings), 0, 0, 1, 0),
         struct.pack("<IIQQQQIIQQ", 9, 0x6FFFFFFE, 2, 0, offsets[2], len(versions), 1, 1, 8, 0),
         struct.pack("<IIQQQQIIQQ", 24, 3, 0, 0, offsets[3], len(section_names), 0, 0, 1, 0),
+        struct.pack("<IIQQQQIIQQ", 34, 6, 2, 0, offsets[4], len(dynamic), 1, 0, 8, 16) if dynamic else empty,
     ]
     if not wanted:
-        sections[2] = sections[0]
+        sections[2] = empty
     header = b"\x7fELF\x02\x01\x01" + bytes(9)
-    header += struct.pack("<HHIQQQIHHHHHH", 3, machine, 1, 0, 64, offsets[4], 0, 64, 56, 1, 64, 4, 3)
+    header += struct.pack("<HHIQQQIHHHHHH", 3, machine, 1, 0, 64, offsets[5], 0, 64, 56, 1, 64, 5, 3)
     kind = 3 if interpreter else 0
     program = struct.pack("<IIQQQQQQ", kind, 4, start, 0, 0, len(loader), len(loader), 1)
-    return header + program + loader + strings + versions + section_names + b"".join(sections)
+    content = header + program + loader + strings + versions + section_names + dynamic
+    return content + b"".join(sections)

@@ -37,6 +37,7 @@ class SampleSeat:
     facts: MachineFacts = FACTS
     tool: NextestTool | None = None
     hostname: str | None = None
+    has_store: bool = False
     network: Literal["restricted", "user"] = "restricted"
     image: Image = NO_IMAGE
 

@@ -220,6 +220,7 @@ def test_names_are_derived_from_the_field() -> None:
     assert (model.key, model.flag, model.variable) == ("cpu-model", "--cpu-model", "VMRUNNER_CPU_MODEL")
     assert {row.field: row.flag for row in all_rows() if row.kind != "value"} == {
         "packages": "--package",
+        "modules": "--module",
         "kernel_args": "--kernel-arg",
         "qemu_args": "--qemu-arg",
         "hosts": "--host",
@@ -248,7 +249,7 @@ def test_rows_know_what_they_take() -> None:
 def test_groups_cover_every_row_once() -> None:
     groups = get_args(Group)
     assert rows_of(*groups) == all_rows()
-    assert [len(rows_of(group)) for group in groups] == [2, 8, 4, 3, 6]
+    assert [len(rows_of(group)) for group in groups] == [4, 8, 4, 4, 6]
 
 
 @pytest.mark.parametrize("row", all_rows(), ids=lambda row: row.key)
@@ -256,3 +257,24 @@ def test_help_is_a_sentence_without_full_stop(row: Any) -> None:
     assert row.option.help
     assert not row.option.help.endswith(".")
     assert "\n" not in row.option.help
+
+
+def test_nixpkgs_is_a_directory_or_a_url_with_its_hash() -> None:
+    url = "https://example.org/nixpkgs.tar.gz#sha256-" + "A" * 43 + "="
+    assert Config(nixpkgs=url).nixpkgs == url
+    assert Config(nixpkgs="./npins").nixpkgs == Path("npins")
+    assert Config().nixpkgs is None
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("https://example.org/nixpkgs.tar.gz", "without the hash"),
+        ("https://example.org/nixpkgs.tar.gz#sha256-short", "without the hash"),
+        ("http:// x#sha256-" + "A" * 43 + "=", "not a URL"),
+        ("", "an empty path"),
+    ],
+)
+def test_nixpkgs_without_a_hash_is_refused(value: str, said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        Config(nixpkgs=value)

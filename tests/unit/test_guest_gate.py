@@ -61,7 +61,7 @@ def test_the_workspace_is_there_and_what_is_written_goes_to_the_disk(programs: G
         """
     )
     assert shown.splitlines() == [
-        "source", "built", "source", "changed", "10.0.0.1 db", "nameserver 10.0.2.3",
+        "source", "built", "source", "changed", "10.0.0.1 db", "the image", "nameserver 10.0.2.3",
     ]  # fmt: skip
 
 
@@ -96,7 +96,8 @@ def test_overlays_that_are_there_already_are_kept(programs: GuestPrograms) -> No
     ("broken", "said"),
     [
         ("rm run/vmrunner/in/mounts", "in/mounts: No such file or directory"),
-        ("rm run/vmrunner/in/hosts", "etc/hosts: No such file or directory"),
+        ("rm run/vmrunner/in/hosts", "in/hosts: No such file or directory"),
+        ("rm etc/hosts", "etc/hosts: No such file or directory"),
         ("rmdir run/vmrunner/in/sources", "home/my ws: No such file or directory"),
     ],
 )
@@ -109,6 +110,40 @@ def test_a_mount_that_fails_says_what_and_why_and_the_unit_is_not_let_go(
     assert (programs.directory / "run/vmrunner/gate").is_fifo()
     assert not (programs.directory / "run/vmrunner/mounted").exists()
     assert not (programs.directory / "run/vmrunner/run").is_symlink()
+
+
+def test_host_names_of_the_project_go_before_the_guests_own_until_all_is_undone(
+    programs: GuestPrograms,
+) -> None:
+    """The guest's may be a link to where nobody can write, as on NixOS, and empty ones are fine."""
+    shown = programs.run(
+        f"""{STATE}; {SHARES}
+        mkdir static; mv etc/hosts static/image-hosts; ln -s ../static/image-hosts etc/hosts
+        perl prepare mounts; cat etc/hosts; echo --
+        perl prepare unmount; cat etc/hosts; echo --
+        mount -t tmpfs in run/vmrunner/in; mkdir run/vmrunner/in/sources run/vmrunner/in/target; cp table run/vmrunner/in/mounts
+        : >run/vmrunner/in/hosts; touch run/vmrunner/in/resolv.conf
+        perl prepare mounts; cat etc/hosts
+        """
+    )
+    assert shown.split("--\n") == ["10.0.0.1 db\nthe image\n", "the image\n", "the image\n"]
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_the_hosts_store_is_mounted_where_the_run_says_so_and_taken_away_with_the_shares(
+    programs: GuestPrograms, wanted: bool
+) -> None:
+    program = programs.directory / "prepare"
+    asked = f"{programs.directory}/run/vmrunner/in/host-store"
+    text = program.read_text()
+    assert asked in text
+    # The stand-in for the `in` share is empty.
+    program.write_text(text.replace(asked, f"{programs.directory}/wanted"))
+    if wanted:
+        (programs.directory / "wanted").touch()
+    count = f"grep -c ' {programs.directory}/run/vmrunner/store ' /proc/mounts || :"
+    shown = programs.run(f"{STATE}; {SHARES}; perl prepare shares; {count}; perl prepare unmount; {count}")
+    assert shown.split() == ["1" if wanted else "0", "0"]
 
 
 def test_for_one_run_all_is_mounted_once(programs: GuestPrograms) -> None:

@@ -19,6 +19,7 @@ from vmrunner.guest.inbox import (
     render_mounts,
     render_script,
 )
+from vmrunner.guest.preparation import PREPARE
 
 LAYOUT = GuestLayout(PurePosixPath("/home/u/ws"), PurePosixPath("/home/u/ws/target"), remapped=False)
 SPACED = GuestLayout(PurePosixPath("/home/u/my ws"), PurePosixPath("/home/u/my\tws\\t"), remapped=False)
@@ -58,7 +59,7 @@ def test_the_script_word_for_word() -> None:
         " && [ -d /var/lib/cargo-nextest/overlays/target/upper ] && [ -d /var/lib/cargo-nextest/overlays/target/work ]"
         " || mkdir -p /var/lib/cargo-nextest/overlays/workspace/upper /var/lib/cargo-nextest/overlays/workspace/work"
         " /var/lib/cargo-nextest/overlays/target/upper /var/lib/cargo-nextest/overlays/target/work || exit 201\n"
-        "[ -e /run/vmrunner/mounted ] || mount --all --fstab /run/vmrunner/in/mounts || exit 202\n"
+        "[ -e /run/vmrunner/mounted ] || /usr/lib/vmrunner/prepare shares mounts || exit 202\n"
         "cd /home/u/ws || exit 203\n"
         "export VMRUNNER=1 CARGO_TERM_PROGRESS_WHEN=never NEXTEST_DOUBLE_SPAWN=0\n"
         "export NEXTEST_LOG=info,cargo_nextest::dispatch=warn\n"
@@ -113,16 +114,16 @@ def test_each_failure_before_nextest_has_a_code_that_nextest_does_not_have(tmp_p
     codes = [int(line.rsplit(" ", 1)[1]) for line in script.splitlines() if "|| exit" in line]
     assert codes == [200, 201, 202, 203, 205, 204]
     local = led_to(tmp_path, script)
-    broken = local.replace("mount --all", "false")
+    broken = local.replace(PREPARE, "false")
     assert run_sh(broken).returncode == 202
     assert not (tmp_path / "started").exists()
-    gone = local.replace("mount --all", "true").replace(f"cd {tmp_path}", f"cd {tmp_path}/nowhere")
+    gone = local.replace(PREPARE, "true").replace(f"cd {tmp_path}", f"cd {tmp_path}/nowhere")
     assert run_sh(gone).returncode == 203
 
 
 def test_what_runs_gets_the_logs_and_the_mark(tmp_path: Path) -> None:
     script = render_script(job(command=("sh", "-c", "echo out; echo err >&2; cat; exit 104")))
-    local = led_to(tmp_path, script).replace("mount --all", "true")
+    local = led_to(tmp_path, script).replace(PREPARE, "true")
     assert run_sh(local).returncode == 104
     assert (tmp_path / "stdout.log").read_text() == "out\n"
     assert (tmp_path / "nextest.log").read_text() == "err\n"
@@ -130,7 +131,7 @@ def test_what_runs_gets_the_logs_and_the_mark(tmp_path: Path) -> None:
 
 
 def test_what_the_host_has_had_mounted_is_not_mounted_again(tmp_path: Path) -> None:
-    script = led_to(tmp_path, render_script(job(command=("true",)))).replace("mount --all", "false")
+    script = led_to(tmp_path, render_script(job(command=("true",)))).replace(PREPARE, "false")
     assert run_sh(script).returncode == 202
     (tmp_path / "mounted").touch()
     assert run_sh(script).returncode == 0
@@ -145,7 +146,7 @@ def test_a_run_is_never_made_twice(tmp_path: Path) -> None:
 
 def test_the_mounts_word_for_word() -> None:
     assert render_mounts(job()) == (
-        "/run/vmrunner/in/hosts /etc/hosts none bind 0 0\n"
+        "/run/vmrunner/hosts /etc/hosts none bind 0 0\n"
         "/run/vmrunner/in/resolv.conf /etc/resolv.conf none bind 0 0\n"
         "workspace /home/u/ws overlay X-mount.mkdir,lowerdir=/run/vmrunner/in/sources,"
         "upperdir=/var/lib/cargo-nextest/overlays/workspace/upper,"
@@ -182,17 +183,15 @@ def test_util_linux_reads_the_mounts_as_meant(tmp_path: Path) -> None:
     assert set(targets) >= {"/etc/hosts", "/home/u/my ws", "/home/u/my\tws\\t"}
 
 
-def test_hosts_are_the_guests_own_and_then_the_projects() -> None:
+def test_hosts_are_only_the_projects_for_the_guest_has_its_own() -> None:
     assert render_hosts({"52.0.56.137": ["52-0-56-137.nip.io"], "::2": ["a.test", "b.test"]}) == (
-        "127.0.0.1 localhost\n127.0.1.1 vmrunner\n::1 localhost ip6-localhost ip6-loopback\n"
         "52.0.56.137 52-0-56-137.nip.io\n::2 a.test b.test\n"
     )
+    assert render_hosts({}) == ""
 
 
 def test_a_name_of_its_own_resolves_in_the_guest() -> None:
-    assert render_hosts({}, "db-1.test") == (
-        "127.0.0.1 localhost\n127.0.1.1 db-1.test\n::1 localhost ip6-localhost ip6-loopback\n"
-    )
+    assert render_hosts({"10.0.0.1": ["other"]}, "db-1.test") == "127.0.1.1 db-1.test\n10.0.0.1 other\n"
     assert "127.0.1.1 box\n" in render_job(job(hostname="box"))["hosts"]
 
 
@@ -232,8 +231,45 @@ def test_the_name_server_belongs_to_the_network(network: str, server: str) -> No
 def test_a_job_is_four_files() -> None:
     files = render_job(job(hosts={"10.0.0.1": ["x"]}))
     assert set(files) == {"run", "mounts", "hosts", "resolv.conf"}
-    assert files["hosts"].endswith("\n10.0.0.1 x\n")
+    assert files["hosts"] == "10.0.0.1 x\n"
     assert all(text.endswith("\n") for text in files.values())
+
+
+def test_a_job_that_needs_the_hosts_store_says_so_and_lays_it_before_anything_runs() -> None:
+    files = render_job(job(host_store=True))
+    assert files["host-store"] == ""
+    script = files["run"]
+    assert run_sh(script, "-n").returncode == 0
+    # Whoever mounts for all does it outside, so that it can be undone there.
+    places = [
+        script.index(text) for text in ("prepare shares mounts", "unshare --mount", "/nix/store", "cd /home")
+    ]
+    assert places == sorted(places)
+    assert "unshare" not in render_script(job())
+
+
+@pytest.mark.parametrize("of_its_own", [True, False])
+def test_the_store_is_laid_over_the_guests_own_or_where_it_has_none(tmp_path: Path, of_its_own: bool) -> None:
+    """Over one, a second look: what was mounted in it is hidden, and that may be what /etc/hosts is."""
+    told = tmp_path / "told"
+    script = led_to(tmp_path, render_script(job(host_store=True, command=("true",))))
+    programs = "".join(f'{name}() {{ echo {name} "$@" >>{told}; }}\n' for name in ("mount", "mkdir"))
+    (tmp_path / "mounted").touch()
+    (tmp_path / "nix").mkdir()
+    if of_its_own:
+        (tmp_path / "nix" / "store").mkdir()
+    script = script.replace("/nix/store", str(tmp_path / "nix" / "store")).replace('"$1" = inside', "inside")
+    assert run_sh(programs + script).returncode == 0
+    asked = [line for line in told.read_text().splitlines() if "overlays" not in line]
+    store, guests = tmp_path / "nix" / "store", str(tmp_path)
+    if of_its_own:
+        assert asked == [
+            f"mount -t overlay -o ro,lowerdir={store}:{guests}/store store {store}",
+            f"mount --bind {guests}/hosts /etc/hosts",
+            f"mount --bind {guests}/in/resolv.conf /etc/resolv.conf",
+        ]
+    else:
+        assert asked == [f"mkdir -p {store}", f"mount --bind {guests}/store {store}"]
 
 
 @pytest.mark.parametrize(
@@ -246,7 +282,6 @@ def test_a_job_is_four_files() -> None:
         "/builds/a",
         "/tmp/x",
         "/var/lib/jenkins/ws",
-        "/nix/x",
     ],
 )
 def test_ordinary_paths_are_kept(workspace: str) -> None:
@@ -259,7 +294,7 @@ def test_ordinary_paths_are_kept(workspace: str) -> None:
 @pytest.mark.parametrize(
     "workspace",
     [
-        "/", "/home", "/tmp", "/var", "/var/lib", "/nix", "/nix/store", "/etc", "/etc/x", "/usr", "/usr/src/x",
+        "/", "/home", "/tmp", "/var", "/var/lib", "/nix", "/nix/store", "/nix/x", "/etc", "/etc/x", "/usr", "/usr/src/x",
         "/run/x", "/dev/shm/x", "/proc/x", "/sys/x", "/bin/x", "/lib64/x", "/boot/x", "/var/lib/cargo-nextest",
         "/var/lib/cargo-nextest/x", "relative/ws", "ws", "/home/u/../../etc", "/home/a\nb", "/home/a\rb",
     ],

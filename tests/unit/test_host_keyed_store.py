@@ -198,6 +198,16 @@ def test_entries_are_neither_locks_nor_files_nor_unfinished(store: KeyedStore, r
         assert store.entries() == [store.entry("a")]
 
 
+def test_bytes_on_disk_count_what_is_linked_to_while_it_is_there(tmp_path: Path) -> None:
+    entry = tmp_path / "entry"
+    entry.mkdir()
+    (tmp_path / "far").write_bytes(b"x" * 100_000)
+    (entry / "link").symlink_to(tmp_path / "far")
+    assert bytes_on_disk(entry) >= 100_000
+    (tmp_path / "far").unlink()
+    assert bytes_on_disk(entry) == 0
+
+
 def test_bytes_on_disk_do_not_count_holes(tmp_path: Path) -> None:
     with (tmp_path / "sparse").open("wb") as file:
         file.truncate(1 << 30)

@@ -156,7 +156,9 @@ def test_sshd_is_enabled_and_its_packages_are_in_the_image() -> None:
 
 def test_the_image_has_no_keys_only_where_they_come_from() -> None:
     lines = debian_recipe().finish.splitlines()
-    assert "ln -s /run/credentials/@system/ssh.authorized_keys.root /etc/dropbear/login/authorized_keys" in lines
+    assert (
+        "ln -s /run/credentials/@system/ssh.authorized_keys.root /etc/dropbear/login/authorized_keys" in lines
+    )
     assert not [line for line in lines if "dropbearkey" in line or "ssh-keygen" in line]
 
 

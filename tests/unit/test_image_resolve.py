@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 from sample_images import write_image
 
-from vmrunner.errors import ImageBuildFailed, ImageNotFound, exit_code_of
+from vmrunner.errors import ConfigError, ImageBuildFailed, ImageNotFound, VmrunnerError, exit_code_of
 from vmrunner.events import Event, Note, silent
 from vmrunner.host.deadline import Deadline
 from vmrunner.image import store
 from vmrunner.image.manifest import Image
-from vmrunner.image.resolve import locate_image, resolve_image
+from vmrunner.image.request import ImageRequest
+from vmrunner.image.resolve import locate_image, resolve_image, settle
 
 
 @pytest.fixture(autouse=True)
@@ -22,12 +23,12 @@ def _store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _resolve(image: str, packages: tuple[str, ...] = ()) -> Image:
-    return resolve_image(image, packages=packages, emit=silent, deadline=Deadline.after(10))
+    return resolve_image(ImageRequest(image, packages), emit=silent, deadline=Deadline.after(10))
 
 
 def _built(packages: tuple[str, ...] = ()) -> Path:
     """Put an image where the Debian image is looked for, so that nothing has to be built."""
-    located = locate_image("debian", packages=packages, emit=silent)
+    located = locate_image(ImageRequest("debian", packages), emit=silent)
     assert not located.built
     return write_image(located.image.directory).directory
 
@@ -36,7 +37,7 @@ def test_directory_is_opened(tmp_path: Path) -> None:
     write_image(tmp_path / "mine")
     for spelled in ("mine", "./mine", str(tmp_path / "mine")):
         assert _resolve(spelled).directory == tmp_path / "mine"
-        assert locate_image(spelled, packages=(), emit=silent).built
+        assert locate_image(ImageRequest(spelled), emit=silent).built
 
 
 def test_path_that_does_not_exist() -> None:
@@ -47,7 +48,7 @@ def test_path_that_does_not_exist() -> None:
 def test_built_image_is_taken_from_the_store() -> None:
     directory = _built()
     assert _resolve("debian").directory == directory
-    assert locate_image("debian", packages=(), emit=silent).built
+    assert locate_image(ImageRequest("debian"), emit=silent).built
 
 
 def test_packages_make_another_image() -> None:
@@ -63,7 +64,7 @@ def test_bad_package_name_is_refused_before_anything_is_built() -> None:
 
 
 def test_image_that_is_not_built_is_described_by_its_recipe() -> None:
-    manifest = locate_image("debian", packages=("zsh", "acl"), emit=silent).image.manifest
+    manifest = locate_image(ImageRequest("debian", ("zsh", "acl")), emit=silent).image.manifest
     assert (manifest.name, manifest.root_disk_size) == ("debian", 8 << 30)
     assert "root=/dev/vda" in manifest.kernel_command_line
     assert manifest.built_from["packages"] == "acl zsh"
@@ -74,27 +75,52 @@ def test_auto_says_what_it_took_and_why(monkeypatch: pytest.MonkeyPatch, tmp_pat
     directory = _built()
     said: list[Event] = []
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert (
-        resolve_image("auto", packages=(), emit=said.append, deadline=Deadline.after(10)).directory
-        == directory
-    )
+    image = resolve_image(ImageRequest("auto"), emit=said.append, deadline=Deadline.after(10))
+    assert image.directory == directory
     assert said == [Note("image: debian (there is no nix-build on PATH)")]
 
 
-def test_auto_with_nix_says_why_not_nixos(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "nix-build").write_text("#!/bin/sh\n")
+@pytest.fixture
+def nix_on_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "nix-build").write_text("#!/bin/sh\nexit 1\n")
     (tmp_path / "nix-build").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
+
+
+@pytest.mark.usefixtures("nix_on_path")
+def test_auto_takes_nixos_where_nix_is() -> None:
     said: list[Event] = []
-    locate_image("auto", packages=(), emit=said.append)
-    assert isinstance(said[0], Note) and "nix-build is here" in said[0].text
+    assert settle(ImageRequest("auto"), said.append).image == "nixos"
+    assert said == [Note("image: nixos (nix-build is on PATH)")]
 
 
-def test_nixos_cannot_be_built_yet() -> None:
-    with pytest.raises(ImageNotFound, match="nixos") as caught:
-        _resolve("nixos")
-    assert exit_code_of(caught.value) == 21
-    assert "--image debian" in (caught.value.hint or "")
+@pytest.mark.usefixtures("nix_on_path")
+def test_nix_that_fails_is_no_reason_to_take_debian() -> None:
+    _built()
+    with pytest.raises(VmrunnerError) as caught:
+        resolve_image(ImageRequest("auto"), emit=silent, deadline=Deadline.after(10))
+    assert exit_code_of(caught.value) in (20, 21)
+
+
+@pytest.mark.parametrize(
+    ("request_", "setting", "hint"),
+    [
+        (ImageRequest("nixos", packages=("zsh",)), "packages", "environment.systemPackages"),
+        (ImageRequest("debian", modules=(Path("vm.nix"),)), "modules", "--image nixos"),
+        (ImageRequest("./mine", nixpkgs="/nixpkgs"), "nixpkgs", "--image nixos"),
+    ],
+)
+def test_settings_that_would_do_nothing_are_refused(request_: ImageRequest, setting: str, hint: str) -> None:
+    with pytest.raises(ConfigError, match=f"`{setting}`") as caught:
+        settle(request_, silent)
+    assert exit_code_of(caught.value) == 2
+    assert hint in str(caught.value.hint)
+
+
+def test_a_setting_that_auto_has_no_use_for_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ConfigError, match="no nix-build on PATH"):
+        settle(ImageRequest("auto", modules=(Path("vm.nix"),)), silent)
 
 
 @pytest.mark.parametrize(

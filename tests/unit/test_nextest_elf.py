@@ -53,6 +53,24 @@ def test_anything_else_is_none(tmp_path: Path, content: bytes) -> None:
 def test_this_systems_shell_can_be_read() -> None:
     needs = read_elf(Path("/bin/sh"))
     assert needs is not None
+    assert needs.interpreter is None or "libc.so.6" in needs.libraries or "musl" in needs.interpreter
+
+
+def test_the_libraries_and_where_they_are_looked_for(tmp_path: Path) -> None:
+    content = elf_file(libraries=["libpq.so.5", "libc.so.6"], run_path="$ORIGIN/../lib::/nix/store/a-b/lib")
+    needs = read_elf(written(tmp_path / "a", content))
+    assert needs is not None
+    assert needs.libraries == ("libpq.so.5", "libc.so.6")
+    assert needs.run_paths == ("$ORIGIN/../lib", "/nix/store/a-b/lib")
+
+
+@pytest.mark.parametrize(("new", "counts"), [("/new", "/new"), (None, "/old")])
+def test_the_old_kind_of_run_path_counts_without_the_new_one(
+    tmp_path: Path, new: str | None, counts: str
+) -> None:
+    needs = read_elf(written(tmp_path / "a", elf_file(run_path=new, old_run_path="/old")))
+    assert needs is not None
+    assert needs.run_paths == (counts,)
 
 
 def test_versions_compare_by_number() -> None:

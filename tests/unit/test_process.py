@@ -143,6 +143,14 @@ def test_lines_of_standard_error_come_as_they_are_printed(tmp_path: Path) -> Non
     assert lines == ["one", "two", "three"]
 
 
+def test_lines_that_were_listened_to_need_not_be_kept() -> None:
+    lines: list[str] = []
+    script = "seq 50000 >&2; echo out; sleep 0.1; echo last >&2"
+    result = run_command(shell(script), deadline=soon(), on_line=lines.append, keep_lines=False)
+    assert lines == [*map(str, range(1, 50_001)), "last"]
+    assert (result.stdout, result.stderr) == ("out\n", "")
+
+
 def test_listener_that_raises_ends_the_child(tmp_path: Path) -> None:
     class EnoughError(Exception):
         pass

@@ -14,7 +14,7 @@ from vmrunner.errors import ConfigError, exit_code_of
 from vmrunner.host.accelerator import Accelerator
 from vmrunner.host.facts import HostFacts
 from vmrunner.host.qemu import Qemu
-from vmrunner.machine.plan import KernelBoot, MachinePlan, RootDisk, Share
+from vmrunner.machine.plan import KernelBoot, MachinePlan, RootDisk, Share, with_shares
 from vmrunner.run.planning import Places, check_against_host, plan_machine
 
 QEMU = Qemu(Path("/usr/bin/qemu-system-x86_64"), "7.2.22")
@@ -30,10 +30,10 @@ HOST = HostFacts(
 )
 
 
-def plan(directory: Path, config: Config, **manifest: object) -> MachinePlan:
+def plan(directory: Path, config: Config, *, store: Path | None = None, **manifest: object) -> MachinePlan:
     return plan_machine(
         config, image=write_image(directory, **manifest), qemu=QEMU, accelerator=TCG, places=PLACES,
-        authorized_key="ssh-ed25519 KEY\n",
+        authorized_key="ssh-ed25519 KEY\n", store=store,
     )  # fmt: skip
 
 
@@ -66,6 +66,14 @@ def test_the_whole_plan(tmp_path: Path) -> None:
         serial_log=PLACES.serial_log,
         extra_arguments=("-S",),
     )
+
+
+def test_a_store_is_one_share_more_that_nobody_can_write_to(tmp_path: Path) -> None:
+    plain, stored = plan(tmp_path, Config()), plan(tmp_path, Config(), store=Path("/nix/store"))
+    assert stored.shares == (*plain.shares, Share("store", Path("/nix/store"), readonly=True))
+    assert (plain.has_store, stored.has_store) == (False, True)
+    moved = with_shares(stored, inbox=Path("/a"), out=Path("/b"))
+    assert [share.path for share in moved.shares] == [Path("/a"), Path("/b"), Path("/nix/store")]
 
 
 def test_the_same_input_gives_the_same_plan(tmp_path: Path) -> None:

@@ -7,14 +7,13 @@ import json
 
 import click
 
+from vmrunner.cli.findings import show_checks
 from vmrunner.errors import HostError
 from vmrunner.host.deadline import Deadline
-from vmrunner.host.doctor import Check, Question, Status, run_checks
+from vmrunner.host.doctor import Check, Question, run_checks
 from vmrunner.host.signals import interruptible
 
 DOCTOR_SECONDS = 60.0
-
-_STYLES: dict[Status, str] = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 
 
 @click.command("doctor")
@@ -36,7 +35,7 @@ def command(context: click.Context, as_json: bool) -> None:
         document = {"checks": [dataclasses.asdict(check) for check in checks], "problems": problems}
         click.echo(json.dumps(document, indent=2))
     else:
-        _show(checks)
+        show_checks(checks)
     context.exit(HostError.exit_code if problems else 0)
 
 
@@ -65,23 +64,3 @@ def _check_debian_builder(deadline: Deadline) -> list[Check]:
     check_tools(debian_recipe().keyring)
     rights = {"root": "as root", "unshare": "in a user namespace"}[build_mode(deadline)]
     return [Check("debian images", "ok", f"can be built, {rights}")]
-
-
-def _show(checks: tuple[Check, ...]) -> None:
-    """One line per check, what belongs to it indented below; colours where the terminal has them."""
-    from rich.console import Console
-    from rich.text import Text
-
-    console = Console(highlight=False)
-    width = max(len(check.name) for check in checks)
-    margin = " " * (len("problem") + width + 4)
-    for check in checks:
-        first, *rest = check.found.splitlines() or [""]
-        line = Text()
-        line.append(f"{check.status:<7}", style=_STYLES[check.status])
-        line.append(f"  {check.name:<{width}}  {first}")
-        for more in rest:
-            line.append(f"\n{margin}{more}", style="dim")
-        if check.advice:
-            line.append(f"\n{margin}→ {check.advice}", style="cyan")
-        console.print(line, soft_wrap=True)

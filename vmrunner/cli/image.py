@@ -1,8 +1,9 @@
-"""`vmrunner image`: build, list, show and prune images, and the memory templates made of them."""
+"""`vmrunner image`: build, verify, list, show and prune images, and the memory templates made of them."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import sys
@@ -11,15 +12,18 @@ from pathlib import Path
 
 import click
 
+from vmrunner.cli.findings import show_checks
 from vmrunner.cli.options import config_options
 from vmrunner.cli.progress import open_display
 from vmrunner.cli.table import moment, print_table
 from vmrunner.config.load import load_config
 from vmrunner.config.units import Duration, Size
+from vmrunner.errors import ImageError
 from vmrunner.host.deadline import Deadline
 from vmrunner.host.signals import interruptible
 from vmrunner.image import store
 from vmrunner.image.manifest import Image, open_image
+from vmrunner.image.request import ImageRequest
 from vmrunner.image.resolve import resolve_image
 from vmrunner.image.store import StoredImage
 from vmrunner.machine import registry, templates
@@ -31,7 +35,7 @@ _TEMPLATE_FACTS = {"accelerator", "qemu_version", "cpus", "memory"}
 
 @click.group("image")
 def command() -> None:
-    """Build, list, show and prune images."""
+    """Build, verify, list, show and prune images."""
 
 
 @command.command("build")
@@ -45,6 +49,38 @@ def build(context: click.Context, config_file: Path | None, flags: Mapping[str, 
       vmrunner image build --image debian --package postgresql
     """
     click.echo(_built(config_file, flags).directory)
+
+
+@command.command("verify")
+@config_options("image", "machine", "run", leave_out=("start", "shards", "keep", "format"))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.pass_context
+def verify(
+    context: click.Context, config_file: Path | None, flags: Mapping[str, object], as_json: bool
+) -> None:
+    """Boot an image and check each line of the guest contract. The exit code is 21 where it does not keep it.
+
+    \b
+    Example:
+      vmrunner image verify --image ./my-image
+    """
+    from vmrunner.run.image_verification import verify_image
+
+    config = load_config(directory=Path.cwd(), file=config_file, environ=os.environ, flags=flags).config
+    display = open_display(stdout=sys.stderr.buffer)
+    deadline = Deadline.after(config.timeout)
+    with interruptible(), contextlib.closing(display):
+        image = resolve_image(ImageRequest.of(config), emit=display, deadline=deadline)
+        checks = verify_image(image, config, emit=display, deadline=deadline)
+    problems = sum(check.status == "problem" for check in checks)
+    if as_json:
+        found = [dataclasses.asdict(check) for check in checks]
+        click.echo(
+            json.dumps({"image": str(image.directory), "checks": found, "problems": problems}, indent=2)
+        )
+    else:
+        show_checks(checks)
+    context.exit(ImageError.exit_code if problems else 0)
 
 
 @command.command("list")
@@ -167,6 +203,5 @@ def _built(config_file: Path | None, flags: Mapping[str, object]) -> Image:
     config = load_config(directory=Path.cwd(), file=config_file, environ=os.environ, flags=flags).config
     display = open_display(stdout=sys.stderr.buffer)
     with interruptible(), contextlib.closing(display):
-        return resolve_image(
-            str(config.image), packages=config.packages, emit=display, deadline=Deadline.after(config.timeout)
-        )
+        deadline = Deadline.after(config.timeout)
+        return resolve_image(ImageRequest.of(config), fresh=True, emit=display, deadline=deadline)

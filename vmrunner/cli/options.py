@@ -11,7 +11,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from vmrunner.config.option import Group
-from vmrunner.config.rows import Row, rows_of
+from vmrunner.config.rows import Row, all_rows
 from vmrunner.config.text_layers import FILE_FLAG, FILE_VARIABLE
 from vmrunner.config.yaml_file import FILE_NAME
 
@@ -38,14 +38,18 @@ class RowType(click.ParamType):  # type: ignore[type-arg]  # generic in newer ve
 
 
 def config_options(
-    *groups: Group, leave_out: Collection[str] = ()
+    *groups: Group, leave_out: Collection[str] = (), also: Collection[str] = ()
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Give a command `--config` and the flags of `groups`, without those of the fields in `leave_out`.
+    """Give a command `--config` and the flags of `groups`, without those of the fields in `leave_out`, with those in `also`.
 
     The command gets `config_file` (a Path or None) and `flags` (the given ones only, by field name, as text or a
     tuple of texts): what `load_config` takes.
     """
-    rows = tuple(row for row in rows_of(*groups) if row.field not in leave_out)
+    rows = tuple(
+        row
+        for row in all_rows()
+        if row.field in also or (row.option.group in groups and row.field not in leave_out)
+    )
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(command)

@@ -23,7 +23,7 @@ _FOR_TESTS_ALONE = ("hosts", "env", "shards", "keep", "format")
 
 @click.command("up")
 @click.argument("name", default=DEFAULT_NAME)
-@config_options("image", "machine", "guest", "run", leave_out=_FOR_TESTS_ALONE)
+@config_options("image", "machine", "guest", "run", leave_out=_FOR_TESTS_ALONE, also=("nix_store",))
 def command(name: str, config_file: Path | None, flags: Mapping[str, object]) -> None:
     """Start the VM NAME, made where there is none yet, and leave it running.
 

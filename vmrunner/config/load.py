@@ -69,6 +69,8 @@ def _choose_file(directory: Path, file: Path | None, environ: Mapping[str, str])
 
 
 def _anchored(value: object, base: Path) -> object:
+    if isinstance(value, tuple):
+        return tuple(_anchored(item, base) for item in value)
     return base / value if isinstance(value, Path) else value
 
 

@@ -64,6 +64,16 @@ class Config(BaseModel):
         tuple[PackageName, ...],
         Option("image", "NAME", "a Debian package to add to the debian image"),
     ] = ()
+    modules: Annotated[
+        tuple[FilePath, ...],
+        Option("image", "FILE", "a NixOS module to add to the nixos image"),
+    ] = ()
+    nixpkgs: Annotated[
+        str | Path | None,
+        BeforeValidator(checks.path_or_hashed_url, json_schema_input_type=str | None),
+        Option("image", "NIXPKGS", "the nixpkgs that the nixos image is made of: its directory, that of npins, or "
+               "URL#sha256-HASH of a tarball; without one it is vmrunner's own pin"),
+    ] = None  # fmt: skip
 
     # Without an IOMMU that remaps interrupts, an x86 guest has 8-bit APIC ids, of which one is broadcast.
     cpus: Annotated[
@@ -148,6 +158,11 @@ class Config(BaseModel):
         tuple[Argument, ...],
         Option("archive", "ARG", "an argument for nextest in the guest, put before those given after --"),
     ] = ()
+    nix_store: Annotated[
+        Literal["auto", "share", "copy", "off"],
+        Option("archive", "HOW", "how store paths that the archive's programs need come to the guest: auto (share, where "
+               "they seem to need it), share (it sees this host's store), copy (into the nixos image) or off"),
+    ] = "auto"  # fmt: skip
 
     start: Annotated[
         Literal["auto", "restored", "booted"],

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from vmrunner.guest.preparation import PREPARE
+
 IN = PurePosixPath("/run/vmrunner/in")
 OUT = PurePosixPath("/run/vmrunner/out")
 STATE = PurePosixPath("/var/lib/cargo-nextest")
@@ -20,6 +22,9 @@ RUN_SCRIPT = "run"
 MOUNTS = "mounts"
 HOSTS = "hosts"
 RESOLV_CONF = "resolv.conf"
+HOST_STORE_MOUNT = "/run/vmrunner/store"
+HOST_STORE = "host-store"
+"""An empty file that is there where the guest is to mount the host's Nix store."""
 SOURCES = "sources"
 TARGET = "target"
 BINARIES = "bin"
@@ -27,6 +32,9 @@ NEXTEST_FILES = "nextest"
 
 CARRIED_NEXTEST = IN / BINARIES / "cargo-nextest"
 """The host's nextest, where the image has none."""
+
+MERGED_HOSTS = "/run/vmrunner/hosts"
+"""/etc/hosts during a run: the project's lines, then the guest's own; `prepare` makes it."""
 
 MOUNTED_MARK = "/run/vmrunner/mounted"
 STARTED_MARK = "started"
@@ -40,8 +48,6 @@ _NAMESERVERS = {
     # QEMU's DNS forwarder (qemu(1), -netdev user).
     "user": "10.0.2.3",
 }
-_HOSTS_OF_EVERY_GUEST = "127.0.0.1 localhost\n127.0.1.1 {}\n::1 localhost ip6-localhost ip6-loopback\n"
-_IMAGE_HOSTNAME = "vmrunner"
 # Paths that a guest needs as they are: nothing may be laid over them or over a directory that holds them.
 _KEPT_FREE = (
     "/bin",
@@ -50,6 +56,7 @@ _KEPT_FREE = (
     "/etc",
     "/lib",
     "/lib64",
+    "/nix",
     "/proc",
     "/run",
     "/sbin",
@@ -57,7 +64,7 @@ _KEPT_FREE = (
     "/usr",
     "/var/lib/cargo-nextest",
 )
-_NOT_ITSELF = ("/", "/home", "/opt", "/root", "/srv", "/tmp", "/var", "/mnt", "/media", "/nix", "/nix/store")  # noqa: S108 -- names in the guest
+_NOT_ITSELF = ("/", "/home", "/opt", "/root", "/srv", "/tmp", "/var", "/mnt", "/media")  # noqa: S108 -- names in the guest
 _OVERLAYS = STATE / "overlays"
 OVERLAY_DIRECTORIES = tuple(
     _OVERLAYS / name / kind for name in ("workspace", "target") for kind in ("upper", "work")
@@ -65,6 +72,17 @@ OVERLAY_DIRECTORIES = tuple(
 """What the overlays of a run write to."""
 
 REMAPPED_WORKSPACE = STATE / "workspace"
+
+# In mounts of its own, so that only the programs of the run see it, and it is gone with them. Over a store of the guest's
+# it hides what is mounted in that: of NixOS, files of /etc.
+_LAY_STORE = (
+    f'[ "$1" = inside ] || exec unshare --mount --propagation slave /bin/sh {IN / RUN_SCRIPT} inside',
+    "if [ -d /nix/store ]; then",
+    f"  mount -t overlay -o ro,lowerdir=/nix/store:{HOST_STORE_MOUNT} store /nix/store &&",
+    f"  mount --bind {MERGED_HOSTS} /etc/hosts && mount --bind {IN / RESOLV_CONF} /etc/resolv.conf",
+    f"else mkdir -p /nix/store && mount --bind {HOST_STORE_MOUNT} /nix/store",
+    "fi || exit 206",
+)
 
 
 @dataclass(frozen=True)
@@ -105,7 +123,7 @@ class Job:
     `installed_nextest` is where a restored guest may have a copy of the nextest that `command` starts: to read 35 MB
     from the share again would take half a second (measured).
     `store_bind` is a directory of the workspace that JUnit reports go to instead of the one that vmrunner asks for,
-    because the repository's own nextest configuration says so.
+    because the repository's own nextest configuration says so. `host_store`: its programs see the host's Nix store.
     """
 
     layout: GuestLayout
@@ -116,6 +134,7 @@ class Job:
     store_bind: PurePosixPath | None = None
     installed_nextest: PurePosixPath | None = None
     hostname: str = ""
+    host_store: bool = False
 
 
 def layout_for(workspace: Path, target: Path, build: Path | None = None) -> GuestLayout:
@@ -138,20 +157,20 @@ def render_job(job: Job) -> dict[str, str]:
         MOUNTS: render_mounts(job),
         HOSTS: render_hosts(job.hosts, job.hostname),
         RESOLV_CONF: f"nameserver {_NAMESERVERS[job.network]}\noptions edns0 trust-ad\n",
+        **({HOST_STORE: ""} if job.host_store else {}),
     }
 
 
 def render_hosts(hosts: Mapping[str, Sequence[str]], hostname: str = "") -> str:
-    """/etc/hosts for the time of the run: the guest's own lines, then the project's."""
-    return _HOSTS_OF_EVERY_GUEST.format(hostname or _IMAGE_HOSTNAME) + "".join(
-        f"{address} {' '.join(names)}\n" for address, names in hosts.items()
-    )
+    """What goes before the guest's own lines of /etc/hosts for the time of the run: there the first line with a name counts."""
+    own = {"127.0.1.1": [hostname]} if hostname else {}
+    return "".join(f"{address} {' '.join(names)}\n" for address, names in (*own.items(), *hosts.items()))
 
 
 def render_mounts(job: Job) -> str:
     """An fstab(5), for one program that mounts it all: every process more costs 50 to 100 ms under TCG."""
     lines = [
-        f"{IN / HOSTS} /etc/hosts none bind 0 0",
+        f"{MERGED_HOSTS} /etc/hosts none bind 0 0",
         f"{IN / RESOLV_CONF} /etc/resolv.conf none bind 0 0",
     ]
     for overlay in job.layout.overlays:
@@ -183,7 +202,8 @@ def render_script(job: Job) -> str:
             # A template's guest has them already.
             f"{there} || mkdir -p {' '.join(map(str, OVERLAY_DIRECTORIES))} || exit 201",
             # The host has had them mounted before it let the unit go; who starts it by hand has not.
-            f"[ -e {MOUNTED_MARK} ] || mount --all --fstab {IN / MOUNTS} || exit 202",
+            f"[ -e {MOUNTED_MARK} ] || {PREPARE} shares mounts || exit 202",
+            *(_LAY_STORE if job.host_store else ()),
             f"cd {shlex.quote(str(job.layout.workspace))} || exit 203",
             # nextest starts each test through a copy of itself, so that Ctrl-Z at a terminal is safe. There is none here,
             # and under TCG that doubles the cost of each test (measured: 0.62 s for mydns, 0.30 s without).

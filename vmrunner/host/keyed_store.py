@@ -159,8 +159,8 @@ def is_held(directory: Path) -> bool:
 
 
 def bytes_on_disk(directory: Path) -> int:
-    """What the files directly in `directory` take on the disk; holes take nothing."""
-    return sum(path.stat().st_blocks for path in directory.iterdir()) * _BLOCK_BYTES
+    """What the files directly in `directory`, or that it links to, take on the disk; holes take nothing."""
+    return sum(path.stat().st_blocks for path in directory.iterdir() if path.exists()) * _BLOCK_BYTES
 
 
 def _flocked(path: Path) -> int | None:

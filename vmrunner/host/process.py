@@ -58,10 +58,12 @@ def run_command(
     on_line: Callable[[str], None] | None = None,
     hint: str | None = None,
     stop_grace: float = STOP_GRACE_SECONDS,
+    keep_lines: bool = True,
 ) -> CommandResult:
     """Run `argv` to its end and return what it printed.
 
-    `env` is added to this process's environment. `on_line` gets every line of standard error as it comes.
+    `env` is added to this process's environment. `on_line` gets every line of standard error as it comes; without
+    `keep_lines` those are not in the result, however many they are.
     The child has its own process group and no standard input but the file `stdin`; when the deadline passes or an exception
     (Ctrl-C, or one from `on_line`) arrives, the whole group is terminated, killed after `stop_grace` seconds,
     and waited for.
@@ -73,7 +75,7 @@ def run_command(
     log.debug("run: %s", shlex.join(words))
     with stdin.open("rb") as source, _start(words, cwd, env, source, hint) as child:
         try:
-            stdout, stderr = _communicate(child, deadline, on_line)
+            stdout, stderr = _communicate(child, deadline, on_line, keep_lines=keep_lines)
         except BaseException:
             with shielded():
                 stop_group(child, stop_grace)
@@ -110,7 +112,11 @@ def _start(
 
 
 def _communicate(
-    child: subprocess.Popen[bytes], deadline: Deadline, on_line: Callable[[str], None] | None
+    child: subprocess.Popen[bytes],
+    deadline: Deadline,
+    on_line: Callable[[str], None] | None,
+    *,
+    keep_lines: bool,
 ) -> tuple[bytes, bytes]:
     """Read both pipes side by side, so that neither can fill up and block the child."""
     assert child.stdout is not None and child.stderr is not None
@@ -123,6 +129,9 @@ def _communicate(
             _take_what_is_there(selector, kept, min(deadline.remaining, 1.0))
             if on_line:
                 told = _tell_lines(kept[child.stderr.fileno()], told, on_line)
+                if not keep_lines:
+                    del kept[child.stderr.fileno()][:told]
+                    told = 0
             if deadline.passed and selector.get_map():
                 raise RunTimeout(f"`{child.args[0]!s}` did not finish in time")  # type: ignore[index]  # args is our list
     _wait(child, deadline)

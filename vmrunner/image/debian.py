@@ -27,7 +27,7 @@ from vmrunner.host.process import run_command
 from vmrunner.image import bootstrap, store
 from vmrunner.image.initrd import kernel_release, make_initrd
 from vmrunner.image.kernel import vmlinux_of
-from vmrunner.image.manifest import FileRecord, Image, Manifest, open_image, record, write_manifest
+from vmrunner.image.manifest import FileRecord, Image, Located, Manifest, open_image, record, write_manifest
 from vmrunner.image.overlay import overlay_tar, unwanted_links
 from vmrunner.image.owners import owners_in, set_owners
 from vmrunner.image.prerequisites import BuildMode, build_mode, check_free_space, check_tools, tool_path
@@ -81,14 +81,6 @@ class _Build:
     def scratch(self) -> Path:
         """Files that only the build needs."""
         return self.directory / "scratch"
-
-
-@dataclass(frozen=True)
-class Located:
-    """Where an image is or would be. While it is not built, its manifest says what the recipe promises."""
-
-    image: Image
-    built: bool
 
 
 def locate_debian(*, packages: tuple[str, ...]) -> Located:

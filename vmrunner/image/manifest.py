@@ -89,6 +89,14 @@ class Image:
         return self.directory / self.manifest.root_disk
 
 
+@dataclass(frozen=True)
+class Located:
+    """Where an image is or would be. While it is not built, its manifest says what it is made from promises."""
+
+    image: Image
+    built: bool
+
+
 def write_manifest(directory: Path, manifest: Manifest) -> None:
     """Write the manifest; its files were hashed a moment ago, so they count as verified."""
     write_atomically(directory / MANIFEST_NAME, manifest.model_dump_json(indent=2) + "\n")

@@ -1,63 +1,99 @@
-"""From what a user wrote after `--image` to an image that can be booted."""
+"""From what a user asked for to an image that can be booted."""
 
 from __future__ import annotations
 
 import difflib
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from vmrunner.errors import ImageNotFound
+from vmrunner.errors import ConfigError, ImageNotFound
 from vmrunner.events import Emit, Note
 from vmrunner.host.deadline import Deadline
-from vmrunner.image.debian import Located, build_debian, locate_debian
-from vmrunner.image.manifest import Image, open_image
+from vmrunner.image.debian import build_debian, locate_debian
+from vmrunner.image.manifest import Image, Located, open_image
+from vmrunner.image.nixos.build import build_nixos, locate_nixos
+from vmrunner.image.nixos.request import NixosRequest
+from vmrunner.image.request import ImageRequest
 
 IMAGE_NAMES: Final = ("auto", "debian", "nixos")
 
 
-def resolve_image(image: str, *, packages: tuple[str, ...], emit: Emit, deadline: Deadline) -> Image:
-    """The image that `image` names, built where there is none yet.
+def resolve_image(request: ImageRequest, *, fresh: bool = False, emit: Emit, deadline: Deadline) -> Image:
+    """The image that was asked for, built where there is none yet.
 
-    `image` is `auto`, `debian`, `nixos` or a directory; `packages` are Debian packages to add to a built one.
-    Raises ImageNotFound, ImageDamaged, ImageBuildFailed or HostError.
+    `fresh`: a nixos image is evaluated again, whatever is remembered of the last time. Raises ConfigError where settings
+    do not go with the image, ImageNotFound, ImageDamaged, ImageBuildFailed or HostError.
     """
-    if _is_directory(image):
-        return open_image(Path(image).expanduser())
-    _settle_name(image, emit)
-    return build_debian(packages=packages, emit=emit, deadline=deadline)
+    settled = settle(request, emit)
+    match settled.image:
+        case "debian":
+            return build_debian(packages=settled.packages, emit=emit, deadline=deadline)
+        case "nixos":
+            return build_nixos(_of_nixos(settled), fresh=fresh, emit=emit, deadline=deadline)
+        case directory:
+            return open_image(Path(directory).expanduser())
 
 
-def locate_image(image: str, *, packages: tuple[str, ...], emit: Emit) -> Located:
+def locate_image(request: ImageRequest, *, emit: Emit) -> Located:
     """The image that `resolve_image` gives; one that is not built yet, only as where and what it would be."""
-    if _is_directory(image):
-        return Located(open_image(Path(image).expanduser()), built=True)
-    _settle_name(image, emit)
-    return locate_debian(packages=packages)
+    settled = settle(request, emit)
+    match settled.image:
+        case "debian":
+            return locate_debian(packages=settled.packages)
+        case "nixos":
+            return locate_nixos(_of_nixos(settled))
+        case directory:
+            return Located(open_image(Path(directory).expanduser()), built=True)
+
+
+def settle(request: ImageRequest, emit: Emit) -> ImageRequest:
+    """The request with `auto` decided, and said why.
+
+    Raises ImageNotFound for a word that names no image, ConfigError for settings that the image has no use for.
+    """
+    if request.image == "auto":
+        kind, reason = _choice()
+        emit(Note(f"image: {kind} ({reason})"))
+        settled = replace(request, image=kind)
+    else:
+        settled, reason = request, ""
+    if not _is_directory(settled.image) and settled.image not in IMAGE_NAMES:
+        nearest = difflib.get_close_matches(settled.image, IMAGE_NAMES, n=1)
+        raise ImageNotFound(
+            f"there is no image {settled.image!r}",
+            hint=f"did you mean `{nearest[0]}`?" if nearest else "use auto, debian, nixos or a directory",
+        )
+    _refuse_useless_settings(settled, reason)
+    return settled
+
+
+def _choice() -> tuple[str, str]:
+    if shutil.which("nix-build"):
+        return "nixos", "nix-build is on PATH"
+    return "debian", "there is no nix-build on PATH"
+
+
+def _refuse_useless_settings(request: ImageRequest, reason: str) -> None:
+    """What would silently do nothing is a mistake: the tests would miss what it was to bring."""
+    kind = f"{request.image}{f' ({reason})' if reason else ''}"
+    if request.packages and request.image != "debian":
+        raise ConfigError(
+            f"`packages` are Debian packages, but the image is {kind}",
+            hint="use `--image debian`; a nixos image takes `environment.systemPackages` in a file of `modules`",
+        )
+    for name, given in (("modules", request.modules), ("nixpkgs", request.nixpkgs)):
+        if given and request.image != "nixos":
+            raise ConfigError(
+                f"`{name}` is for a nixos image, but the image is {kind}",
+                hint="use `--image nixos`, which needs nix-build on PATH",
+            )
+
+
+def _of_nixos(request: ImageRequest) -> NixosRequest:
+    return NixosRequest(request.modules, request.nixpkgs, request.store_paths)
 
 
 def _is_directory(image: str) -> bool:
     return "/" in image or Path(image).is_dir()
-
-
-def _settle_name(image: str, emit: Emit) -> None:
-    """Raise ImageNotFound unless `image` names the Debian image; say so where it was chosen by `auto`."""
-    match image:
-        case "debian":
-            return
-        case "auto":
-            emit(Note(_why_debian()))
-        case "nixos":
-            raise ImageNotFound("this version cannot build the nixos image yet", hint="use `--image debian`")
-        case _:
-            nearest = difflib.get_close_matches(image, IMAGE_NAMES, n=1)
-            raise ImageNotFound(
-                f"there is no image {image!r}",
-                hint=f"did you mean `{nearest[0]}`?" if nearest else "use auto, debian, nixos or a directory",
-            )
-
-
-def _why_debian() -> str:
-    if shutil.which("nix-build"):
-        return "image: debian (nix-build is here, but this version cannot build the nixos image yet)"
-    return "image: debian (there is no nix-build on PATH)"

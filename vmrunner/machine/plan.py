@@ -14,6 +14,8 @@ from vmrunner.guest.key import CREDENTIAL
 
 IN_TAG = "in"
 OUT_TAG = "out"
+STORE_TAG = "store"
+"""The host's Nix store, where the machine has that."""
 
 
 @dataclass(frozen=True)
@@ -94,15 +96,21 @@ class MachinePlan:
     long_lived: LongLived | None = None
 
     @property
+    def has_store(self) -> bool:
+        """Whether the guest can mount this host's Nix store."""
+        return any(share.tag == STORE_TAG for share in self.shares)
+
+    @property
     def host_key_file(self) -> Path:
         """Holds the guest's host key as an SMBIOS string; beside the overlay, which no share has either."""
         return self.disk.overlay.with_name("host-key")
 
 
 def with_shares(plan: MachinePlan, *, inbox: Path, out: Path) -> MachinePlan:
-    """The same machine with other directories on the host behind its shares."""
+    """The same machine with other directories on the host behind the shares of its runs."""
     paths = {IN_TAG: inbox, OUT_TAG: out}
-    return replace(plan, shares=tuple(replace(share, path=paths[share.tag]) for share in plan.shares))
+    shares = (replace(share, path=paths.get(share.tag, share.path)) for share in plan.shares)
+    return replace(plan, shares=tuple(shares))
 
 
 def with_credential(plan: MachinePlan, authorized_key: str) -> MachinePlan:

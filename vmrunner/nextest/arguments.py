@@ -153,7 +153,7 @@ def guest_command(run_arguments: Sequence[str], *, paths: GuestPaths, color: boo
     command += ["--tool-config-file", f"{TOOL_NAME}:{paths.tool_config}"]
     if option_value(run_arguments, "--color") is None:
         command += ["--color", "always" if color else "never"]
-    if "--no-input-handler" not in _options(run_arguments):
+    if not has_flag(run_arguments, "--no-input-handler"):
         command.append("--no-input-handler")
     return [*command, *run_arguments]
 
@@ -172,6 +172,11 @@ def option_value(arguments: Sequence[str], *names: str) -> str | None:
             elif short and word.startswith(name) and word != name:
                 value = word.removeprefix(name)
     return value
+
+
+def has_flag(arguments: Sequence[str], name: str) -> bool:
+    """Whether the option `name`, one without a value, is given before `--`."""
+    return name in _options(arguments)
 
 
 def _options(arguments: Sequence[str]) -> Sequence[str]:

@@ -65,6 +65,16 @@ def junit_location(workspace: Path, profile: str, *, config_file: str | None = N
     )
 
 
+def required_nextest(workspace: Path, *, config_file: str | None = None) -> str | None:
+    """The nextest version that the sources in `workspace` ask for at least (nexte.st/docs/configuration/minimum-versions).
+
+    None where they ask for none; nextest itself warns where it is older than the one they recommend.
+    """
+    wanted = _read_toml(workspace / (config_file or _REPOSITORY_CONFIG)).get("nextest-version")
+    version = wanted.get("required") if isinstance(wanted, dict) else wanted
+    return version if isinstance(version, str) else None
+
+
 def _junit_path(profiles: Mapping[str, Any], profile: str) -> str:
     """The first `junit.path` on the way from `profile` to the default profile (nextest's `inherits`)."""
     name = profile

@@ -1,126 +1,78 @@
-"""Whether a guest can run an archive, found out before it starts: processor, dynamic loader, glibc."""
+"""Whether a guest can run an archive, found out before anything is started: processor, loader, libraries, glibc."""
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Collection, Iterator
-from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from vmrunner.errors import ArchiveError
-from vmrunner.host.files import write_atomically
-from vmrunner.nextest.elf import read_elf, version_key
+from vmrunner.host.nix_store import HostStore, store_path_of
+from vmrunner.nextest import unfit
+from vmrunner.nextest.abilities import GuestAbilities
+from vmrunner.nextest.elf import version_key
 from vmrunner.nextest.extract import ExtractedArchive
-
-_CACHE = "needs-1.json"
+from vmrunner.nextest.library_search import LibrarySearch
+from vmrunner.nextest.needs import ArchiveNeeds, FileNeeds, read_needs
 
 
 @dataclass(frozen=True)
-class ArchiveNeeds:
-    """What all programs of an archive together need, each with the program that needs it (below `target/`)."""
+class StoreNeeds:
+    """The store paths that a fitting archive needs and only this host has, each with the program that needs it first."""
 
-    architectures: dict[str, str]
-    interpreters: dict[str, str]
-    glibc: str | None
-    glibc_program: str
+    from_host: Mapping[str, str] = field(default_factory=dict)
 
 
 def check_archive(
-    extracted: ExtractedArchive,
-    *,
-    guest_architecture: str,
-    guest_glibc: str | None,
-    guest_interpreters: Collection[str],
-) -> ArchiveNeeds:
-    """Raise ArchiveError where a guest with these abilities cannot run `extracted`; returns what it needs.
+    extracted: ExtractedArchive, *, guest: GuestAbilities, store: HostStore | None
+) -> StoreNeeds:
+    """Raise ArchiveError where `guest` cannot run `extracted`, were it given what it lacks from this host's `store`.
 
-    `guest_architecture` is as `uname -m` has it, `guest_glibc` a version ("2.36") or None for a guest without
-    glibc, `guest_interpreters` the paths of the dynamic loaders that it has.
+    The result is what it would have to be given.
     """
     needs = read_needs(extracted)
-    for architecture, program in needs.architectures.items():
-        if architecture != guest_architecture:
-            raise ArchiveError(
-                f"the archive is for {architecture}, but the guest is {guest_architecture}",
-                hint=f"build it with `--target {guest_architecture}-unknown-linux-gnu`, or use an image for "
-                f"{architecture}",
-                details=f"program: {program}",
-            )
-    _check_glibc(needs, guest_glibc)
-    for interpreter, program in needs.interpreters.items():
-        if interpreter not in guest_interpreters:
-            raise ArchiveError(
-                f"`{program}` needs the dynamic loader {interpreter}, which the guest does not have",
-                hint="build the tests where the loader has its usual path (not in a Nix shell or on musl), "
-                "or use an image that has this one",
-            )
-    return needs
+    _check_architecture(needs, guest)
+    _check_interpreters(needs, guest)
+    search = LibrarySearch(needs, guest, store)
+    search.look_for_all()
+    if search.nowhere:
+        raise unfit.store_paths_nowhere(search.nowhere, guest, has_store=store is not None)
+    _check_glibc(needs, guest)
+    if search.missing:
+        raise unfit.libraries_missing(search.missing, guest)
+    return StoreNeeds(search.from_host)
 
 
-def _check_glibc(needs: ArchiveNeeds, guest_glibc: str | None) -> None:
-    if needs.glibc is None or guest_glibc is None:
+def _check_architecture(needs: ArchiveNeeds, guest: GuestAbilities) -> None:
+    for file in needs.programs:
+        if file.architecture != guest.architecture:
+            raise ArchiveError(
+                f"the archive is for {file.architecture}, but the guest is {guest.architecture}",
+                hint=f"build it with `--target {guest.architecture}-unknown-linux-gnu`, or use an image for "
+                f"{file.architecture}",
+                details=f"program: {file.file}",
+            )
+
+
+def _check_interpreters(needs: ArchiveNeeds, guest: GuestAbilities) -> None:
+    """Loaders in the store are for the search, which knows where store paths are."""
+    for program in needs.programs:
+        loader = program.interpreter
+        if loader and not store_path_of(loader) and loader not in guest.interpreters:
+            raise unfit.interpreter_missing(program.file, loader, guest)
+
+
+def _check_glibc(needs: ArchiveNeeds, guest: GuestAbilities) -> None:
+    """A program whose loader is in the store has its glibc from there, and so have libraries that only such load."""
+    at_home = [item for item in needs.programs if not (item.interpreter and store_path_of(item.interpreter))]
+    files: list[FileNeeds] = [*at_home, *(needs.libraries.values() if at_home else ())]
+    newest = max(
+        (file for file in files if file.glibc), key=lambda file: version_key(file.glibc or "0"), default=None
+    )
+    if newest is None or newest.glibc is None or guest.glibc is None:
         return
-    if version_key(needs.glibc) > version_key(guest_glibc):
+    if version_key(newest.glibc) > version_key(guest.glibc):
         raise ArchiveError(
-            f"`{needs.glibc_program}` needs glibc {needs.glibc}, but the guest has glibc {guest_glibc}",
+            f"`{newest.file}` needs glibc {newest.glibc}, but the guest has glibc {guest.glibc}",
             hint="use an image of a newer suite, build the tests on an older system, or build them for "
             "x86_64-unknown-linux-musl",
         )
-
-
-def read_needs(extracted: ExtractedArchive) -> ArchiveNeeds:
-    """What the programs of `extracted` need; read once, then kept beside the extraction.
-
-    Raises ArchiveError where a test binary is missing or is not a Linux program.
-    """
-    kept = extracted.directory / _CACHE
-    if kept.is_file():
-        return ArchiveNeeds(**json.loads(kept.read_text()))
-    needs = _measure(extracted)
-    write_atomically(kept, json.dumps(asdict(needs)))
-    return needs
-
-
-def _measure(extracted: ExtractedArchive) -> ArchiveNeeds:
-    architectures: dict[str, str] = {}
-    interpreters: dict[str, str] = {}
-    glibc, glibc_program = None, ""
-    tests = {binary.path for binary in extracted.info.binaries}
-    for path in _programs(extracted):
-        name = PurePosixPath(path.relative_to(extracted.target))
-        needs = read_elf(path)
-        if needs is None:
-            if name in tests:
-                raise ArchiveError(
-                    f"the test binary `{name}` is not a Linux program (ELF); it was built for {extracted.info.triple}",
-                    hint="build the tests for Linux, for example with `--target x86_64-unknown-linux-gnu`",
-                )
-            continue
-        architectures.setdefault(needs.architecture, str(name))
-        if needs.interpreter:
-            interpreters.setdefault(needs.interpreter, str(name))
-        if needs.glibc and (glibc is None or version_key(needs.glibc) > version_key(glibc)):
-            glibc, glibc_program = needs.glibc, str(name)
-    return ArchiveNeeds(architectures, interpreters, glibc, glibc_program)
-
-
-def _programs(extracted: ExtractedArchive) -> Iterator[Path]:
-    """Test binaries, the programs they start, and every shared object that came along."""
-    info = extracted.info
-    for relative in (*(binary.path for binary in info.binaries), *info.programs):
-        path = extracted.target / relative
-        if ".." in relative.parts or not path.resolve().is_relative_to(extracted.target.resolve()):
-            raise ArchiveError(f"the archive names a program outside its target directory: {relative}")
-        if path.is_file():
-            yield path
-        elif any(relative == binary.path for binary in info.binaries):
-            raise ArchiveError(
-                f"the archive lacks its test binary `{relative}`",
-                hint="make the archive again with `cargo nextest archive`",
-            )
-    for directory, _, names in os.walk(extracted.target):
-        for name in names:
-            path = Path(directory, name)
-            if name.endswith(".so") and not path.is_symlink():
-                yield path

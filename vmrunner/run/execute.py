@@ -11,7 +11,7 @@ from typing import Any
 
 from vmrunner.config.model import Config
 from vmrunner.errors import Interrupted, RunTimeout, UsageError, VmrunnerError
-from vmrunner.events import Emit, Recorder
+from vmrunner.events import Emit, Recorder, silent
 from vmrunner.host.deadline import Deadline
 from vmrunner.host.files import write_atomically
 from vmrunner.host.paths import archives_dir
@@ -20,10 +20,11 @@ from vmrunner.nextest import exit_codes
 from vmrunner.nextest.archive import make_archive
 from vmrunner.nextest.arguments import NextestArguments, option_value, require_prebuilt, split_arguments
 from vmrunner.nextest.extract import ExtractedArchive, extract_archive, prune_archives
-from vmrunner.nextest.preflight import check_archive
 from vmrunner.nextest.tool import NextestTool, find_nextest
 from vmrunner.run.directory import RunDirectory, open_run_directory
+from vmrunner.run.fitness import Fitness
 from vmrunner.run.follow import Cancellation
+from vmrunner.run.host_store import lays_store, shared_store
 from vmrunner.run.new_machines import NewMachines
 from vmrunner.run.report import Report
 from vmrunner.run.seat import Seat
@@ -98,27 +99,43 @@ def _run_into(report: Report, request: TestRequest, emit: Recorder) -> None:
     with ExitStack() as stack:
         seats = _seats_in_vms(request, report.run, tool, stack=stack, emit=emit, deadline=deadline)
         machines = None if seats else NewMachines(report.run, config, tool, emit=emit, deadline=deadline)
-        if machines and machines.image and _has_to_build(request):
-            seats = machines.launch(machines.image, stack)
+        if machines and machines.image and _has_to_build(request) and config.nix_store != "copy":
+            seats = machines.launch(machines.image, stack, store=shared_store(config, None))
         extracted = stack.enter_context(
             _extracted(request, arguments, report.run, tool=tool, emit=emit, deadline=deadline)
         )
         report.seat = next(iter(seats), None)
         workspace = sources_of(extracted.info, given=request.workspace, built_here=config.archive is None)
-        image = _image_of(seats, machines)
+        fitness = Fitness(
+            config, arguments, extracted, workspace=workspace, tool=tool, environment=request.environment
+        )
         # An archive that does not fit is refused before a machine is started for it.
-        _check_archive(extracted, image)
+        image = _image_of(seats, machines)
+        fitness.check(image, emit=emit)
         if machines and not seats:
-            seats = machines.launch(image, stack)
+            seats = _launched(machines, image, fitness, config, stack)
             report.seat = seats[0]
+        fitness.require_store(shared=seats[0].has_store)
         shards = [
             _staged(
-                request, arguments, extracted, seat, (index, len(seats)),
-                workspace=workspace, emit=emit, deadline=deadline,
+                request, arguments, extracted, seat, (index, len(seats)), workspace=workspace,
+                host_store=lays_store(config, fitness.needs, shared=seat.has_store), emit=emit, deadline=deadline,
             )
             for index, seat in enumerate(seats, start=1)
         ]  # fmt: skip
         _run_staged(report, shards, emit=emit, deadline=deadline)
+
+
+def _launched(
+    machines: NewMachines, image: Image, fitness: Fitness, config: Config, stack: ExitStack
+) -> Sequence[Seat]:
+    """Begin to launch the machines with what the archive needs of this host's Nix store."""
+    if fitness.store_paths_to_copy:
+        image = machines.build_image(store_paths=fitness.store_paths_to_copy)
+        fitness.check(image, emit=silent)
+    store = shared_store(config, fitness.needs)
+    fitness.require_store(shared=store is not None)
+    return machines.launch(image, stack, store=store)
 
 
 def _run_staged(report: Report, shards: Sequence[Shard], *, emit: Emit, deadline: Deadline) -> None:
@@ -192,6 +209,7 @@ def _staged(
     part: tuple[int, int],
     *,
     workspace: Path,
+    host_store: bool,
     emit: Emit,
     deadline: Deadline,
 ) -> Shard:
@@ -209,6 +227,7 @@ def _staged(
         color=request.color,
         emit=emit,
         deadline=deadline,
+        host_store=host_store,
     )
     return Shard(*part, seat, job)
 
@@ -230,16 +249,6 @@ def _build_archive(
         emit=emit,
         deadline=deadline,
         color=request.color,
-    )
-
-
-def _check_archive(extracted: ExtractedArchive, image: Image) -> None:
-    manifest = image.manifest
-    check_archive(
-        extracted,
-        guest_architecture=manifest.architecture,
-        guest_glibc=manifest.glibc,
-        guest_interpreters=manifest.interpreters,
     )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from vmrunner.config.model import Config
 from vmrunner.errors import BootError, BootTimeout, GuestError, RunTimeout, VmrunnerError
@@ -39,7 +40,10 @@ from vmrunner.run.template_making import TemplateRequest, find, find_or_make
 
 @dataclass(frozen=True)
 class LaunchRequest:
-    """What is to be launched. `tool` is the nextest to be carried into it, None where the image has one."""
+    """What is to be launched. `tool` is the nextest to be carried into it, None where the image has one.
+
+    `store` is the Nix store of this host that it may see.
+    """
 
     config: Config
     run: RunDirectory
@@ -47,6 +51,7 @@ class LaunchRequest:
     qemu: Qemu
     accelerator: Accelerator
     tool: NextestTool | None
+    store: Path | None = None
 
     @property
     def plan(self) -> MachinePlan:
@@ -58,6 +63,7 @@ class LaunchRequest:
             accelerator=self.accelerator,
             places=self.run.places,
             authorized_key="",
+            store=self.store,
         )
 
     @property
@@ -89,6 +95,7 @@ class Launch:
         )
         self.network = request.config.network
         self.hostname = request.config.hostname
+        self.has_store = request.store is not None
         self.start: Start = "booted"
         self.running_seconds: float | None = None
         self.ready_seconds: float | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from pathlib import Path
 
 from vmrunner.config.model import Config
 from vmrunner.events import Emit, Note, phase
@@ -11,6 +12,7 @@ from vmrunner.host.deadline import Deadline
 from vmrunner.host.facts import read_facts
 from vmrunner.host.qemu import find_qemu
 from vmrunner.image.manifest import Image
+from vmrunner.image.request import ImageRequest
 from vmrunner.image.resolve import locate_image, resolve_image
 from vmrunner.image.store import hold
 from vmrunner.nextest.tool import NextestTool
@@ -35,7 +37,7 @@ class NewMachines:
             config.accel, config.cpu_model, qemu=self._qemu, emit=emit, deadline=deadline
         )
         with phase(emit, "image", "Looking for the image") as current:
-            self._located = locate_image(str(config.image), packages=config.packages, emit=emit)
+            self._located = locate_image(ImageRequest.of(config), emit=emit)
             current.text = self._located.image.label if self._located.built else "not built yet"
         numbers = range(1, config.shards + 1)
         self._runs = [run] if config.shards == 1 else [run.shard(number) for number in numbers]
@@ -45,23 +47,21 @@ class NewMachines:
         """Their image, where it is built already."""
         return self._located.image if self._located.built else None
 
-    def build_image(self) -> Image:
-        """Build the image first."""
+    def build_image(self, *, store_paths: tuple[str, ...] = ()) -> Image:
+        """Build the image first; `store_paths` of this host's Nix store are copied into it."""
         with phase(self._emit, "image", "Building the image") as current:
             # Which image it is and why was said when it was located.
-            image = resolve_image(
-                str(self._config.image), packages=self._config.packages, emit=self._without_notes,
-                deadline=self._deadline,
-            )  # fmt: skip
+            request = ImageRequest.of(self._config, store_paths=store_paths)
+            image = resolve_image(request, emit=self._without_notes, deadline=self._deadline)
             current.text = image.label
         return image
 
-    def launch(self, image: Image, stack: ExitStack) -> list[Launch]:
-        """Begin to launch them; `stack` stops them."""
+    def launch(self, image: Image, stack: ExitStack, *, store: Path | None) -> list[Launch]:
+        """Begin to launch them; `stack` stops them. `store` is the Nix store of this host that they may see."""
         stack.enter_context(hold(image))
         carried = None if image.manifest.nextest else self._tool
         requests = [
-            LaunchRequest(self._config, run, image, self._qemu, self._accelerator, carried)
+            LaunchRequest(self._config, run, image, self._qemu, self._accelerator, carried, store)
             for run in self._runs
         ]
         return [

@@ -15,7 +15,7 @@ from vmrunner.host.accelerator import Accelerator
 from vmrunner.host.facts import HostFacts
 from vmrunner.host.qemu import Qemu
 from vmrunner.image.manifest import Image
-from vmrunner.machine.plan import IN_TAG, OUT_TAG, KernelBoot, MachinePlan, RootDisk, Share
+from vmrunner.machine.plan import IN_TAG, OUT_TAG, STORE_TAG, KernelBoot, MachinePlan, RootDisk, Share
 
 GROW_ARGUMENT = "vmrunner.grow"
 """Tells the guest that its disk is larger than its root file system (vmrunner-growfs.service)."""
@@ -35,9 +35,16 @@ class Places:
 
 
 def plan_machine(
-    config: Config, *, image: Image, qemu: Qemu, accelerator: Accelerator, places: Places, authorized_key: str
+    config: Config,
+    *,
+    image: Image,
+    qemu: Qemu,
+    accelerator: Accelerator,
+    places: Places,
+    authorized_key: str,
+    store: Path | None = None,
 ) -> MachinePlan:
-    """Everything about the machine, resolved."""
+    """Everything about the machine, resolved. `store` is the Nix store of this host that its guest may see."""
     manifest = image.manifest
     disk_size = max(config.disk, Size(manifest.root_disk_size))
     grow = (GROW_ARGUMENT,) if disk_size > manifest.root_disk_size else ()
@@ -56,7 +63,11 @@ def plan_machine(
         ),
         disk=RootDisk(places.overlay, image.root_disk, manifest.root_disk_format, Size(disk_size)),
         network=config.network,
-        shares=(Share(IN_TAG, places.inbox, readonly=True), Share(OUT_TAG, places.out, readonly=False)),
+        shares=(
+            Share(IN_TAG, places.inbox, readonly=True),
+            Share(OUT_TAG, places.out, readonly=False),
+            *((Share(STORE_TAG, store, readonly=True),) if store else ()),
+        ),
         credentials=((CREDENTIAL, authorized_key),),
         serial_log=places.serial_log,
         extra_arguments=config.qemu_args,

@@ -11,8 +11,10 @@ from vmrunner.host.accelerator import Accelerator, choose_accelerator
 from vmrunner.host.deadline import Deadline
 from vmrunner.host.facts import read_facts
 from vmrunner.host.qemu import find_qemu
+from vmrunner.image.request import ImageRequest
 from vmrunner.image.resolve import locate_image
 from vmrunner.machine.arguments import qemu_arguments
+from vmrunner.run.host_store import shared_store
 from vmrunner.run.planning import Places, check_against_host, plan_machine
 
 _ROOM = Path("<run>")
@@ -39,7 +41,7 @@ def preview_run(config: Config, *, emit: Emit) -> Preview:
     accelerator = choose_accelerator(
         config.accel, config.cpu_model, qemu=qemu, emit=emit, deadline=Deadline.after(_PROBE_SECONDS)
     )
-    located = locate_image(str(config.image), packages=config.packages, emit=emit)
+    located = locate_image(ImageRequest.of(config), emit=emit)
     plan = plan_machine(
         config,
         image=located.image,
@@ -47,6 +49,7 @@ def preview_run(config: Config, *, emit: Emit) -> Preview:
         accelerator=accelerator,
         places=Places("<run>", _ROOM / "overlay.qcow2", _ROOM / "in", _ROOM / "out", _ROOM / "serial.log"),
         authorized_key="<login key>",
+        store=shared_store(config, None),
     )
     return Preview(
         accelerator, located.image.directory, located.built, qemu_arguments(plan, monitor_fd="<monitor>")

@@ -62,7 +62,8 @@ class ReadySeat:
 class Seat(Protocol):
     """A machine on its way to a run, whose job is staged in `run`.
 
-    `tool` is the nextest that has to be carried into it, None where it has one. `running_seconds` is the time from
+    `tool` is the nextest that has to be carried into it, None where it has one; `has_store`: it can see this host's Nix
+    store. `running_seconds` is the time from
     QEMU's start to a guest that runs, `ready_seconds` that to the login; None where it did not come to that.
     """
 
@@ -72,6 +73,7 @@ class Seat(Protocol):
     facts: MachineFacts
     network: Literal["restricted", "user"]
     hostname: str | None
+    has_store: bool
     start: Start
     running_seconds: float | None
     ready_seconds: float | None

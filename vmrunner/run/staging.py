@@ -45,9 +45,11 @@ def stage_job(
     color: bool,
     emit: Emit,
     deadline: Deadline,
+    host_store: bool = False,
 ) -> StagedJob:
     """Fill `run.inbox`. `tool` is carried into the guest where the image has no nextest of its own.
 
+    `host_store`: the programs are to see this host's Nix store, which the machine can mount.
     `workspace` is where the sources are on this host; they may have been built elsewhere, under the archive's own path.
     """
     info = extracted.info
@@ -85,6 +87,7 @@ def stage_job(
             store_bind=_store_bind(location, layout),
             installed_nextest=inbox.installed_nextest(tool.identity) if tool else None,
             hostname=config.hostname or "",
+            host_store=host_store,
         )
         for name, text in inbox.render_job(job).items():
             (run.inbox / name).write_text(text)

@@ -6,21 +6,17 @@ is restored afterwards; without it each of them would pay for that again (a seco
 
 from __future__ import annotations
 
-import shlex
 import shutil
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from vmrunner.config.units import Duration, Size
-from vmrunner.errors import HostError, UnitFailed, VmrunnerError
+from vmrunner.errors import HostError, VmrunnerError
 from vmrunner.events import Emit, Note, Phase, phase
-from vmrunner.guest import inbox
 from vmrunner.guest.clock import ClockReading, read_clock
 from vmrunner.guest.key import LoginKey, make_login_key
-from vmrunner.guest.preparation import Preparation
-from vmrunner.guest.ssh import ConnectionLost, Guest
+from vmrunner.guest.ssh import ConnectionLost
 from vmrunner.guest.undo import clear_away
-from vmrunner.guest.unit import UnitRun, journal_of_unit
 from vmrunner.host.deadline import Deadline
 from vmrunner.host.files import remove_tree, sync_files
 from vmrunner.host.keyed_store import bytes_on_disk
@@ -33,10 +29,8 @@ from vmrunner.machine.monitor import CommandRefused, MonitorLost
 from vmrunner.machine.plan import MachinePlan, MemoryFile, with_credential, with_shares
 from vmrunner.machine.template_key import template_key
 from vmrunner.machine.templates import Template, TemplateRecord, TemplateUnusable
-from vmrunner.nextest import rehearsal
-from vmrunner.nextest.arguments import GuestPaths, guest_command
-from vmrunner.nextest.configuration import tool_config
 from vmrunner.nextest.tool import NextestTool
+from vmrunner.run.rehearse import rehearse, write_rehearsal
 
 _REHEARSAL_SECONDS = 120.0
 _SAVE_SECONDS = 60.0
@@ -165,13 +159,13 @@ def _boot_and_save(
     plan: MachinePlan, request: TemplateRequest, directory: Path, key: LoginKey, deadline: Deadline
 ) -> float:
     """Boot, warm, undo, save; returns what the guest's clock showed when it was stopped."""
-    _write_rehearsal(directory / "in", request.tool)
+    write_rehearsal(directory / "in", request.tool)
     with open_machine(plan, login_key=key, qemu_log=directory / "qemu.log", deadline=deadline) as machine:
         machine.wait_ready(deadline.within(request.boot_timeout))
         within = deadline.within(_REHEARSAL_SECONDS)
         machine.guest.execute(["systemctl", "is-system-running", "--wait"], deadline=within)
         first = read_clock(machine.guest, deadline=within)
-        _rehearse(machine.guest, request.tool, directory, within)
+        rehearse(machine.guest, request.tool, out=directory / "out", deadline=within)
         clear_away(machine.guest, deadline=within)
         second = read_clock(machine.guest, deadline=within)
         _check_drift(first, second)
@@ -182,54 +176,6 @@ def _boot_and_save(
             machine.monitor, directory / "state", memory_apart=True, deadline=deadline.within(_SAVE_SECONDS)
         )
     return stopped_at + second.offset
-
-
-def _write_rehearsal(share: Path, tool: NextestTool | None) -> None:
-    """Fill the `in` share for one run of nextest on nothing of anybody's."""
-    layout = inbox.GuestLayout(inbox.REMAPPED_WORKSPACE, inbox.REMAPPED_WORKSPACE / "target", remapped=False)
-    for name in (inbox.SOURCES, inbox.TARGET, inbox.NEXTEST_FILES, inbox.BINARIES):
-        (share / name).mkdir(mode=0o700)
-    (share / inbox.SOURCES / "target").mkdir()
-    if tool:
-        shutil.copy2(tool.path.resolve(), share / inbox.BINARIES / inbox.CARRIED_NEXTEST.name)
-    for name, text in rehearsal.rehearsal_files(layout.target).items():
-        metadata = name.endswith(".json")
-        (share / (inbox.NEXTEST_FILES if metadata else inbox.TARGET) / name).write_text(text)
-    (share / inbox.TARGET / rehearsal.TEST_BINARY).chmod(0o755)
-    (share / inbox.NEXTEST_FILES / "vmrunner.toml").write_text(tool_config(inbox.OUT / inbox.STORE))
-    files = inbox.IN / inbox.NEXTEST_FILES
-    paths = GuestPaths(
-        nextest=inbox.installed_nextest(tool.identity) if tool else PurePosixPath("cargo-nextest"),
-        binaries_metadata=files / rehearsal.BINARIES_METADATA,
-        cargo_metadata=files / rehearsal.CARGO_METADATA,
-        tool_config=files / "vmrunner.toml",
-        workspace_remap=None,
-        target_dir_remap=None,
-    )
-    job = inbox.Job(layout=layout, command=tuple(guest_command([], paths=paths, color=False)), network="user")
-    for name, text in inbox.render_job(job).items():
-        (share / name).write_text(text)
-
-
-def _rehearse(guest: Guest, tool: NextestTool | None, directory: Path, deadline: Deadline) -> None:
-    """Install nextest, and run the unit as every later run will."""
-    if tool:
-        destination = inbox.installed_nextest(tool.identity)
-        install = f"systemctl start run-vmrunner-in.mount && install -D {inbox.CARRIED_NEXTEST} {destination}"
-        done = guest.execute(["sh", "-c", install], deadline=deadline)
-        if done.code:
-            raise UnitFailed("cargo-nextest could not be put into the guest", details=done.stderr.strip())
-    prelude = shlex.join(Preparation(clock_shift=1e-6).command_for_run("rehearsal"))
-    run = UnitRun(guest, prelude=prelude, deadline=deadline)
-    while (status := run.poll()) is None:
-        if not deadline.pause(0.05):
-            raise UnitFailed("the rehearsal of a test run did not end in time")
-    if not status.exited or status.main_status:
-        log = directory / "out" / inbox.NEXTEST_LOG
-        raise UnitFailed(
-            f"the rehearsal of a test run ended with {status.result}",
-            details=journal_of_unit(guest, deadline=deadline) + (log.read_text() if log.is_file() else ""),
-        )
 
 
 def _check_drift(first: ClockReading, second: ClockReading) -> None:

@@ -10,13 +10,14 @@ from vmrunner.config.model import Config
 from vmrunner.config.rows import rows_of
 from vmrunner.errors import ConfigError, ImageError
 from vmrunner.events import silent
+from vmrunner.image.request import ImageRequest
 from vmrunner.image.resolve import locate_image
 from vmrunner.machine.vm_record import VmRecord
 
-_OWN: Final = {row.field for row in rows_of("image", "machine")} | {"hostname", "machine_id"}
+_OWN: Final = {row.field for row in rows_of("image", "machine")} | {"hostname", "machine_id", "nix_store"}
 # How it is started is kept for `reset`, but may be another each time.
 _KEPT: Final = _OWN | {"start", "boot_timeout"}
-_IMAGE: Final = {"image", "packages"}
+_IMAGE: Final = {"image", "packages", "modules", "nixpkgs"}
 
 
 def kept_settings(config: Config) -> dict[str, Any]:
@@ -67,8 +68,8 @@ def _found(record: VmRecord) -> dict[str, str]:
 def _names_image_of(record: VmRecord, config: Config) -> bool:
     """Whether what was asked for is the VM's image under another name."""
     try:
-        located = locate_image(str(config.image), packages=config.packages, emit=silent)
-    except ImageError:
+        located = locate_image(ImageRequest.of(config), emit=silent)
+    except (ImageError, ConfigError):
         return False
     return located.image.manifest.digest == record.image_digest
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 from vmrunner.config.model import Config
@@ -21,15 +22,17 @@ from vmrunner.host.process_identity import ProcessIdentity, identity_of
 from vmrunner.host.qemu import Qemu, find_qemu
 from vmrunner.host.sparse_copy import link_or_copy
 from vmrunner.image.manifest import Image, open_image
+from vmrunner.image.request import ImageRequest
 from vmrunner.image.resolve import resolve_image
 from vmrunner.machine import templates
 from vmrunner.machine.detached import start_detached
 from vmrunner.machine.device_state import SavedState
 from vmrunner.machine.machine import RESTORED_ANSWERS_SECONDS, make_overlay
-from vmrunner.machine.plan import MachinePlan, MemoryFile, with_credential
+from vmrunner.machine.plan import STORE_TAG, MachinePlan, MemoryFile, with_credential
 from vmrunner.machine.templates import Template, TemplateUnusable
 from vmrunner.machine.vm_record import VmDirectory, VmRecord, with_sockets, write_record
 from vmrunner.nextest.tool import NextestTool, find_nextest
+from vmrunner.run.host_store import shared_store
 from vmrunner.run.planning import Places, check_against_host, plan_machine, preparation_of
 from vmrunner.run.template_making import TemplateRequest, find_or_make
 from vmrunner.run.vm_settings import config_of, kept_settings
@@ -37,7 +40,10 @@ from vmrunner.run.vm_settings import config_of, kept_settings
 
 @dataclass(frozen=True)
 class VmOrder:
-    """A VM that is to be made, with all that had to be looked for. `preparation` holds its names."""
+    """A VM that is to be made, with all that had to be looked for.
+
+    `preparation` holds its names, `store` is the Nix store of this host that it may see.
+    """
 
     name: str
     config: Config
@@ -46,6 +52,7 @@ class VmOrder:
     accelerator: Accelerator
     tool: NextestTool | None
     preparation: Preparation
+    store: Path | None
     created: float
     owner: ProcessIdentity | None = None
 
@@ -66,11 +73,11 @@ def order_vm(
     qemu = find_qemu()
     accelerator = choose_accelerator(config.accel, config.cpu_model, qemu=qemu, emit=emit, deadline=deadline)
     with phase(emit, "image", "Looking for the image") as current:
-        image = resolve_image(str(config.image), packages=config.packages, emit=emit, deadline=deadline)
+        image = resolve_image(ImageRequest.of(config), emit=emit, deadline=deadline)
         current.text = image.label
     return VmOrder(
         name, config, image, qemu, accelerator, _tool_for(image, deadline), preparation_of(config),
-        created=time.time(), owner=owner,
+        shared_store(config, None), created=time.time(), owner=owner,
     )  # fmt: skip
 
 
@@ -81,7 +88,7 @@ def order_again(record: VmRecord, *, deadline: Deadline) -> VmOrder:
         record.name, config_of(record), image, find_qemu(),
         Accelerator(plan.accelerator, plan.cpu_model, record.accelerator_reason, "", ()),
         _tool_for(image, deadline), Preparation(hostname=record.hostname, machine_id=record.machine_id),
-        created=record.created, owner=record.owner,
+        next((share.path for share in plan.shares if share.tag == STORE_TAG), None), created=record.created, owner=record.owner,
     )  # fmt: skip
 
 
@@ -224,7 +231,7 @@ def _plan(order: VmOrder) -> MachinePlan:
     )
     plan = plan_machine(
         order.config, image=order.image, qemu=order.qemu, accelerator=order.accelerator, places=places,
-        authorized_key="",
+        authorized_key="", store=order.store,
     )  # fmt: skip
     return with_sockets(plan, directory)
 

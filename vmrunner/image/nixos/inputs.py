@@ -1,0 +1,144 @@
+"""Whether an image can be used again without asking Nix: a record of all that went into it, and a look at that.
+
+Nix says with `-vv` which files it evaluates and which it copies into the store; paths in the store never change. What it
+does not say is `builtins.readFile`, `readDir` and `pathExists`: so the other files in the directories of the user's own
+modules count as read too. What a module reads elsewhere in such a way is not noticed; `vmrunner image build` always asks
+Nix. Fingerprints are size, modification time and inode: to stat a thousand files takes milliseconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+from pydantic import BaseModel
+
+from vmrunner.host.paths import data_dir
+from vmrunner.image.recipe import GUEST_TREE
+
+FORMAT_VERSION: Final = 1
+_MOST_ENTRIES: Final = 1000
+# A file system's clock is that much behind at most: one tick of the kernel.
+_CLOCK_GRAIN: Final = 0.02
+
+Fingerprint = tuple[int, int, int]
+"""Size, modification time in nanoseconds, inode."""
+
+
+class Inputs(BaseModel, frozen=True, extra="forbid"):
+    """What an image was made from.
+
+    `vmrunner` is `own_digest()` and `nix` the version as Nix says it. `files` has a fingerprint for each file outside
+    the store, None for one that was not there; `listings` the same for each file of a directory.
+    """
+
+    format_version: int = FORMAT_VERSION
+    vmrunner: str
+    nix: str
+    request: dict[str, object]
+    nixpkgs: dict[str, str | None]
+    files: dict[str, Fingerprint | None]
+    listings: dict[str, dict[str, Fingerprint | None]]
+
+
+def record(
+    *,
+    nix: str,
+    request: dict[str, object],
+    nixpkgs: dict[str, str | None],
+    files_read: frozenset[Path] | None,
+    watched: Iterable[Path],
+    store: Path,
+    began: float,
+) -> Inputs | None:
+    """Note what an image was made from, after it was made.
+
+    `files_read` is what Nix said that it read, `watched` are files that count as read too, `store` is where Nix keeps its
+    paths, `began` is when Nix began to evaluate (seconds since the epoch). None where it is not known what was read,
+    where it was changed since then, or where it is too much to look at each time.
+    """
+    if files_read is None:
+        return None
+    read = [path for path in sorted({*files_read, *watched}) if not path.is_relative_to(store)]
+    own, given = data_dir("nix"), nixpkgs.get("path")
+    files = {path for path in read if not path.is_dir() and not path.is_relative_to(own)}
+    directories = {file.parent for file in files if given is None or not file.is_relative_to(given)}
+    for path in read:
+        if path.is_dir():
+            directories.update(islice(_directories(path), _MOST_ENTRIES))
+    listings = {str(path): _listing(path) for path in sorted(directories)}
+    if len(directories) >= _MOST_ENTRIES or any(
+        len(listing) >= _MOST_ENTRIES for listing in listings.values()
+    ):
+        return None
+    listed = {Path(name) / file for name, listing in listings.items() for file in listing}
+    if any(_changed_since(path, began) for path in {*files, *directories, *listed}):
+        return None
+    return Inputs(
+        vmrunner=own_digest(),
+        nix=nix,
+        request=request,
+        nixpkgs=nixpkgs,
+        files={str(path): _fingerprint(path) for path in sorted(files)},
+        listings=listings,
+    )
+
+
+def unchanged(inputs: Inputs, *, nix: str, request: dict[str, object]) -> bool:
+    """Whether all that was recorded is as it was, and `nix` and `request` are those of the record."""
+    return (
+        inputs.format_version == FORMAT_VERSION
+        and inputs.nix == nix
+        and inputs.request == request
+        and all(_fingerprint(Path(path)) == found for path, found in inputs.files.items())
+        and all(_listing(Path(path)) == found for path, found in inputs.listings.items())
+        and inputs.vmrunner == own_digest()
+    )
+
+
+def own_digest() -> str:
+    """SHA-256 over vmrunner's own Nix expressions and the files that every guest gets: names, modes, contents."""
+    digest = hashlib.sha256()
+    for root in (data_dir("nix"), data_dir("images") / GUEST_TREE):
+        for path in sorted(root.rglob("*")):
+            if path.is_file():
+                executable = bool(path.stat().st_mode & stat.S_IXUSR)
+                content = hashlib.sha256(path.read_bytes()).hexdigest()
+                digest.update(f"{path.relative_to(root)}\0{executable}\0{content}\n".encode())
+    return digest.hexdigest()
+
+
+def _directories(directory: Path) -> Iterator[Path]:
+    for name, _, _ in os.walk(directory):
+        yield Path(name)
+
+
+def _listing(directory: Path) -> dict[str, Fingerprint | None]:
+    """The first entries by name that are no directories, with their fingerprints; nothing where there is no directory."""
+    try:
+        names = sorted(
+            entry.name for entry in os.scandir(directory) if not entry.is_dir(follow_symlinks=False)
+        )
+    except OSError:
+        return {}
+    return {name: _fingerprint(directory / name) for name in names[:_MOST_ENTRIES]}
+
+
+def _fingerprint(path: Path) -> Fingerprint | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns, found.st_ino
+
+
+def _changed_since(path: Path, moment: float) -> bool:
+    try:
+        return path.stat().st_ctime > moment - _CLOCK_GRAIN
+    except OSError:
+        return False
