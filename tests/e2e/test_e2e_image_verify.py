@@ -56,7 +56,7 @@ def test_what_the_manifest_promises_and_the_guest_lacks_is_told(
 def test_an_image_that_does_not_boot_is_told_with_what_it_said_last(
     vmrunner: CommandLine, altered: Callable[..., Path]
 ) -> None:
-    code, checks = verified(vmrunner, altered(kernel_command_line="root=/dev/none console=ttyS0"))
+    code, checks = verified(vmrunner, altered(kernel_command_line="rdinit=/none console=ttyS0"))
     assert code == 21
     assert list(checks) == ["boots to SSH"]
     assert checks["boots to SSH"]["status"] == "problem"

@@ -107,7 +107,7 @@ def test_nix_that_fails_is_no_reason_to_take_debian() -> None:
     [
         (ImageRequest("nixos", packages=("zsh",)), "packages", "environment.systemPackages"),
         (ImageRequest("debian", modules=(Path("vm.nix"),)), "modules", "--image nixos"),
-        (ImageRequest("./mine", nixpkgs="/nixpkgs"), "nixpkgs", "--image nixos"),
+        (ImageRequest("debian", nixpkgs="/nixpkgs"), "nixpkgs", "--image nixos"),
     ],
 )
 def test_settings_that_would_do_nothing_are_refused(request_: ImageRequest, setting: str, hint: str) -> None:
@@ -115,6 +115,12 @@ def test_settings_that_would_do_nothing_are_refused(request_: ImageRequest, sett
         settle(request_, silent)
     assert exit_code_of(caught.value) == 2
     assert hint in str(caught.value.hint)
+
+
+def test_settings_of_an_image_that_is_built_already_are_told_to_change_nothing() -> None:
+    said: list[Event] = []
+    assert settle(ImageRequest("./mine", packages=("zsh",)), said.append).image == "./mine"
+    assert said == [Note("`packages` changes nothing: the image ./mine is built already", "warning")]
 
 
 def test_a_setting_that_auto_has_no_use_for_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

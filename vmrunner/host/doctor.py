@@ -17,7 +17,7 @@ from vmrunner.host.deadline import Deadline
 Status = Literal["ok", "warning", "problem"]
 
 QUESTION_SECONDS = 10.0
-"""The most one question may take; on a sound host each takes well under one second."""
+"""The most one question about a host may take; on a sound one each takes well under one second."""
 
 
 @dataclass(frozen=True)
@@ -40,19 +40,21 @@ class Question:
     ask: Callable[[Deadline], Sequence[Check]]
 
 
-def run_checks(questions: Sequence[Question], *, deadline: Deadline) -> tuple[Check, ...]:
-    """Ask every question in turn.
+def run_checks(
+    questions: Sequence[Question], *, deadline: Deadline, each: float = QUESTION_SECONDS
+) -> tuple[Check, ...]:
+    """Ask every question in turn; one may take `each` seconds.
 
     One that ends in a VmrunnerError is a problem with its message and hint; one that breaks in any other way is
     reported as broken, and the rest are asked all the same.
     """
-    return tuple(check for question in questions for check in _ask(question, deadline))
+    return tuple(check for question in questions for check in _ask(question, deadline.within(each)))
 
 
 def _ask(question: Question, deadline: Deadline) -> Sequence[Check]:
     began = time.monotonic()
     try:
-        return tuple(question.ask(deadline.within(QUESTION_SECONDS)))
+        return tuple(question.ask(deadline))
     except VmrunnerError as error:
         found = error.message if error.details is None else f"{error.message}\n{error.details}"
         return (Check(question.name, "problem", found, error.hint),)

@@ -65,7 +65,7 @@ def settle(request: ImageRequest, emit: Emit) -> ImageRequest:
             f"there is no image {settled.image!r}",
             hint=f"did you mean `{nearest[0]}`?" if nearest else "use auto, debian, nixos or a directory",
         )
-    _refuse_useless_settings(settled, reason)
+    _check_settings(settled, reason, emit)
     return settled
 
 
@@ -75,20 +75,36 @@ def _choice() -> tuple[str, str]:
     return "debian", "there is no nix-build on PATH"
 
 
-def _refuse_useless_settings(request: ImageRequest, reason: str) -> None:
-    """What would silently do nothing is a mistake: the tests would miss what it was to bring."""
+def _check_settings(request: ImageRequest, reason: str, emit: Emit) -> None:
+    """Refuse what would silently do nothing: the tests would miss what it was to bring.
+
+    An image that was built already is another matter: it may well have been built with these very settings.
+    """
+    useless = [
+        name
+        for name, given, kind in (
+            ("packages", request.packages, "debian"),
+            ("modules", request.modules, "nixos"),
+            ("nixpkgs", request.nixpkgs, "nixos"),
+        )
+        if given and request.image != kind
+    ]
+    if not useless:
+        return
+    name = useless[0]
+    if _is_directory(request.image):
+        emit(Note(f"`{name}` changes nothing: the image {request.image} is built already", "warning"))
+        return
     kind = f"{request.image}{f' ({reason})' if reason else ''}"
-    if request.packages and request.image != "debian":
+    if name == "packages":
         raise ConfigError(
             f"`packages` are Debian packages, but the image is {kind}",
             hint="use `--image debian`; a nixos image takes `environment.systemPackages` in a file of `modules`",
         )
-    for name, given in (("modules", request.modules), ("nixpkgs", request.nixpkgs)):
-        if given and request.image != "nixos":
-            raise ConfigError(
-                f"`{name}` is for a nixos image, but the image is {kind}",
-                hint="use `--image nixos`, which needs nix-build on PATH",
-            )
+    raise ConfigError(
+        f"`{name}` is for a nixos image, but the image is {kind}",
+        hint="use `--image nixos`, which needs nix-build on PATH",
+    )
 
 
 def _of_nixos(request: ImageRequest) -> NixosRequest:

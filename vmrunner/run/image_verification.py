@@ -34,6 +34,8 @@ from vmrunner.run.launch import LaunchRequest, launching
 from vmrunner.run.rehearse import rehearse, write_rehearsal
 
 _LARGER: Final = 1 << 30
+# The first test run of a cold guest on a busy host; all else is quick.
+_QUESTION_SECONDS: Final = 120.0
 _ROOM_FOR_THE_FILE_SYSTEM: Final = 0.9
 _UNIT_PROPERTIES: Final = {
     "Type": "oneshot",
@@ -75,7 +77,7 @@ def verify_image(image: Image, config: Config, *, emit: Emit, deadline: Deadline
                 return (_lost(error),)
             with phase(emit, "verify", "Looking at the guest"):
                 verification = _Verification(image, machine, run, tool, settings.disk)
-                return run_checks(verification.questions(), deadline=deadline)
+                return run_checks(verification.questions(), deadline=deadline, each=_QUESTION_SECONDS)
 
 
 def _tool_for(image: Image, deadline: Deadline) -> NextestTool | None:
