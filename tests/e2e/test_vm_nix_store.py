@@ -41,6 +41,18 @@ class StoreLinked:
     store_path: str
     crate: ScriptedCrate
 
+    @classmethod
+    def make(cls, store_path: str, place: Path) -> StoreLinked:
+        """Build the archive below `place`, as cargo builds it where the linker comes from Nix."""
+        crate = copy_crate("scripted", place / "scripted")
+        loader, libraries = f"{store_path}/lib/{LOADER.name}", f"{store_path}/lib"
+        (crate / ".cargo").mkdir()
+        flags = [f"link-arg=-Wl,--dynamic-linker={loader}", f"link-arg=-Wl,-rpath,{libraries}"]
+        arguments = ", ".join(f'"-C", "{flag}"' for flag in flags)
+        (crate / ".cargo" / "config.toml").write_text(f"[build]\nrustflags = [{arguments}]\n")
+        archive = archive_crate(crate, place / "scripted.tar.zst")
+        return cls(store_path, ScriptedCrate(crate, archive))
+
     @property
     def loader_in_use(self) -> str:
         """A script that fails where the program that runs it has its libraries from elsewhere."""
@@ -51,6 +63,15 @@ def this_hosts_libraries() -> list[Path]:
     """The loader, and the C library that goes with it."""
     asked = [subprocess.check_output(["cc", f"-print-file-name={name}"], text=True) for name in LIBRARIES]
     return [LOADER, *(Path(path.strip()) for path in asked)]
+
+
+def build_libraries(files: list[Path]) -> str:
+    """A Nix expression that copies them into a store path, with a shell and nothing else."""
+    script = f"/bin/mkdir -p $out/lib && /bin/cp -L {' '.join(map(str, files))} $out/lib/"
+    return (
+        'derivation { name = "vmrunner-test-glibc"; system = builtins.currentSystem; builder = "/bin/sh";'
+        f' args = [ "-c" "{script}" ]; }}'
+    )
 
 
 @pytest.fixture(scope="module")
@@ -65,14 +86,9 @@ def store_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if missing:
         pytest.skip(f"this host has no {missing[0]}")
     link = tmp_path_factory.mktemp("nix") / "result"
-    script = f"/bin/mkdir -p $out/lib && /bin/cp -L {' '.join(map(str, files))} $out/lib/"
-    expression = (
-        'derivation { name = "vmrunner-test-glibc"; system = builtins.currentSystem; builder = "/bin/sh";'
-        f' args = [ "-c" "{script}" ]; }}'
-    )
     environment = {**os.environ, "NIX_PATH": "", "NIX_REMOTE": ""}
     built = subprocess.run(
-        [*NIX, "--expr", expression, "--out-link", link],
+        [*NIX, "--expr", build_libraries(files), "--out-link", link],
         env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert built.returncode == 0, built.stderr
@@ -88,16 +104,8 @@ def store_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def store_linked(store_path: str, tmp_path_factory: pytest.TempPathFactory) -> StoreLinked:
-    """The archive, built as cargo builds it where the linker comes from Nix."""
-    place = tmp_path_factory.mktemp("linked")
-    crate = copy_crate("scripted", place / "scripted")
-    loader, libraries = f"{store_path}/lib/{LOADER.name}", f"{store_path}/lib"
-    (crate / ".cargo").mkdir()
-    flags = [f"link-arg=-Wl,--dynamic-linker={loader}", f"link-arg=-Wl,-rpath,{libraries}"]
-    arguments = ", ".join(f'"-C", "{flag}"' for flag in flags)
-    (crate / ".cargo" / "config.toml").write_text(f"[build]\nrustflags = [{arguments}]\n")
-    archive = archive_crate(crate, place / "scripted.tar.zst")
-    return StoreLinked(store_path, ScriptedCrate(crate, archive))
+    """One archive for all tests of this file."""
+    return StoreLinked.make(store_path, tmp_path_factory.mktemp("linked"))
 
 
 def test_the_guest_sees_what_the_programs_need(vmrunner: CommandLine, store_linked: StoreLinked) -> None:

@@ -93,7 +93,7 @@ def test_everything_a_run_needs_is_asked_about() -> None:
     names = [question.name for question in doctor.all_questions()]
     assert len(names) == len(set(names))
     assert {"python", "qemu", "qemu-img", "accelerator", "port forwarding", "shares", "nix"} <= set(names)
-    assert {"memory and disk", "directories", "cargo-nextest", "debian images"} <= set(names)
+    assert {"memory and disk", "directories", "cargo-nextest", "debian images", "nixos images"} <= set(names)
 
 
 def test_help_has_an_example() -> None:

@@ -262,6 +262,7 @@ def test_help_is_a_sentence_without_full_stop(row: Any) -> None:
 def test_nixpkgs_is_a_directory_or_a_url_with_its_hash() -> None:
     url = "https://example.org/nixpkgs.tar.gz#sha256-" + "A" * 43 + "="
     assert Config(nixpkgs=url).nixpkgs == url
+    assert Config(nixpkgs=url[:35] + "0" * 52).nixpkgs
     assert Config(nixpkgs="./npins").nixpkgs == Path("npins")
     assert Config().nixpkgs is None
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 
 import click
 
@@ -30,12 +28,7 @@ def command(context: click.Context, as_json: bool) -> None:
     """
     with interruptible():
         checks = run_checks(all_questions(), deadline=Deadline.after(DOCTOR_SECONDS))
-    problems = sum(check.status == "problem" for check in checks)
-    if as_json:
-        document = {"checks": [dataclasses.asdict(check) for check in checks], "problems": problems}
-        click.echo(json.dumps(document, indent=2))
-    else:
-        show_checks(checks)
+    problems = show_checks(checks, as_json=as_json)
     context.exit(HostError.exit_code if problems else 0)
 
 
@@ -47,6 +40,7 @@ def all_questions() -> tuple[Question, ...]:
         *host_questions(),
         Question("cargo-nextest", _check_nextest),
         Question("debian images", _check_debian_builder),
+        Question("nixos images", _check_nixos_builder),
     )
 
 
@@ -64,3 +58,19 @@ def _check_debian_builder(deadline: Deadline) -> list[Check]:
     check_tools(debian_recipe().keyring)
     rights = {"root": "as root", "unshare": "in a user namespace"}[build_mode(deadline)]
     return [Check("debian images", "ok", f"can be built, {rights}")]
+
+
+def _check_nixos_builder(deadline: Deadline) -> list[Check]:
+    import shutil
+
+    from vmrunner.errors import ImageBuildFailed
+    from vmrunner.image.nixos.nix_build import nix_version
+    from vmrunner.image.nixos.nixpkgs import check_pin
+
+    if shutil.which("nix-build") is None:
+        return [Check("nixos images", "ok", "need Nix, which is not installed; nothing else does")]
+    try:
+        check_pin(nix_version(deadline=deadline))
+    except ImageBuildFailed as error:
+        return [Check("nixos images", "warning", error.message, error.hint)]
+    return [Check("nixos images", "ok", "can be built")]

@@ -23,7 +23,8 @@ _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+")
 _LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 _MACHINE_ID = re.compile(r"[0-9a-f]{32}")
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://\S+")
-_SRI_HASH = re.compile(r"sha256-[A-Za-z0-9+/]{43}=")
+# As Nix writes SHA-256: with base64, or as `nix-prefetch-url` prints it.
+_NIX_HASH = re.compile(r"sha256-[A-Za-z0-9+/]{43}=|(sha256:)?[0-9a-z]{52}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _CPU_MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._,+=-]*")
 _HOST_NAME_LENGTH = 253
@@ -136,17 +137,16 @@ def path(value: object) -> object:
 
 
 def path_or_hashed_url(value: object) -> object:
-    """A path, or a URL whose fragment is the hash of what it must give, as Nix writes it (`sha256-` and base64)."""
+    """A path, or a URL whose fragment is the hash of what it must give, as Nix writes it."""
     if not isinstance(value, str) or "://" not in value:
         found = path(value)
         return Path(found) if isinstance(found, str) else found
     url, _, digest = value.partition("#")
     if not _URL.fullmatch(url):
         raise ValueError(f"not a URL: {value!r}")
-    if not _SRI_HASH.fullmatch(digest):
+    if not _NIX_HASH.fullmatch(digest):
         raise ValueError(
-            f"a URL without the hash of what it gives: {value!r} (want URL#sha256-HASH; `nix-prefetch-url --unpack URL` "
-            "gives the hash, `nix-hash --to-sri --type sha256 HASH` this form of it)"
+            f"a URL without the hash of what it gives: {value!r} (want URL#HASH; `nix-prefetch-url --unpack URL` prints it)"
         )
     return value
 

@@ -72,7 +72,7 @@ class Config(BaseModel):
         str | Path | None,
         BeforeValidator(checks.path_or_hashed_url, json_schema_input_type=str | None),
         Option("image", "NIXPKGS", "the nixpkgs that the nixos image is made of: its directory, that of npins, or "
-               "URL#sha256-HASH of a tarball; without one it is vmrunner's own pin"),
+               "URL#HASH of a tarball; without one it is vmrunner's own pin"),
     ] = None  # fmt: skip
 
     # Without an IOMMU that remaps interrupts, an x86 guest has 8-bit APIC ids, of which one is broadcast.

@@ -129,8 +129,7 @@ def resolve(source: Source, *, nix: NixVersion, scratch: Path, current: Phase, d
     before anything of it is evaluated.
     """
     if isinstance(source, PinSource):
-        pin = _pin()
-        _require(pin.minimumNix, nix, f"nixpkgs {pin.revision[:12]}, which vmrunner pins,")
+        check_pin(nix)
     elif isinstance(source, PathSource):
         check_nix(source.path, nix)
     expression = data_dir("nix") / _EXPRESSION
@@ -149,6 +148,12 @@ def resolve(source: Source, *, nix: NixVersion, scratch: Path, current: Phase, d
         raise ImageBuildFailed(f"{expression} does not say where nixpkgs is", details=str(found)) from error
     check_nix(nixpkgs.path, nix)
     return nixpkgs
+
+
+def check_pin(nix: NixVersion) -> None:
+    """Raise ImageBuildFailed where vmrunner's own pin needs a newer Nix."""
+    pin = _pin()
+    _require(pin.minimumNix, nix, f"nixpkgs {pin.revision[:12]}, which vmrunner pins,")
 
 
 def check_nix(nixpkgs: Path, nix: NixVersion) -> None:
