@@ -1,4 +1,5 @@
-# What can go wrong with Nix, each by name. Builders are this computer's /bin/sh, so Nix must not use a sandbox.
+# What can go wrong with Nix, each by name. Builders are this computer's /bin/sh, so Nix must not
+# use a sandbox.
 {
   directory ? "/nonexistent",
 }:
@@ -12,7 +13,15 @@ let
       }
       // attributes
     );
-  run = name: script: make { inherit name; args = [ "-c" script ]; };
+  run =
+    name: script:
+    make {
+      inherit name;
+      args = [
+        "-c"
+        script
+      ];
+    };
   # Another derivation each time, so that nothing is there already.
   content = "${directory}";
   wrong = "sha256-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
@@ -20,14 +29,24 @@ in
 rec {
   fine = make {
     name = "fine";
-    args = [ "-c" "echo working; echo ${content} > $out" ];
+    args = [
+      "-c"
+      "echo working; echo ${content} > $out"
+    ];
   };
 
-  builder = run "broken" "i=0; while [ $i -lt 50 ]; do echo line $i; i=$((i+1)); done; echo no such thing >&2; exit 3";
+  builder = run "broken" ''
+    i=0; while [ $i -lt 50 ]; do echo line $i; i=$((i+1)); done
+    echo no such thing >&2
+    exit 3
+  '';
   dependency = make {
     name = "dependent";
     inherit builder;
-    args = [ "-c" "echo > $out" ];
+    args = [
+      "-c"
+      "echo > $out"
+    ];
   };
   noOutput = run "forgetful" "echo nothing made";
   killed = run "killed" "kill -9 $$";
@@ -37,7 +56,10 @@ rec {
     outputHashMode = "flat";
     outputHash = wrong;
     outputHashAlgo = "sha256";
-    args = [ "-c" "echo ${content} > $out" ];
+    args = [
+      "-c"
+      "echo ${content} > $out"
+    ];
   };
   fetch = builtins.fetchTarball {
     url = "file://${directory}/archive.tar.gz";
@@ -61,7 +83,10 @@ rec {
   feature = make {
     name = "demanding";
     requiredSystemFeatures = [ "vmrunner-test" ];
-    args = [ "-c" "echo > $out" ];
+    args = [
+      "-c"
+      "echo > $out"
+    ];
   };
   system = derivation {
     name = "foreign";

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -73,9 +74,15 @@ def configured(nix: NixStore, monkeypatch: pytest.MonkeyPatch, directory: Path, 
 
 
 def sleepers() -> list[int]:
-    return [
-        one.pid for one in psutil.process_iter(["cmdline"]) if one.info["cmdline"] == ["/bin/sleep", "1000"]
-    ]
+    """Builders of this test's store which sleep; those of another run of the tests are none of ours."""
+    store = os.environ["NIX_STORE_DIR"]
+    found = []
+    for one in psutil.process_iter(["cmdline"]):
+        with contextlib.suppress(psutil.Error):
+            asleep = one.info["cmdline"] == ["/bin/sleep", "1000"]
+            if asleep and one.environ().get("NIX_STORE", "").startswith(store):
+                found.append(one.pid)
+    return found
 
 
 def test_build_that_goes_well(nix: NixStore, tmp_path: Path) -> None:
@@ -198,7 +205,12 @@ def daemon(nix: NixStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     # A socket's path must be short.
     directory = Path(tempfile.mkdtemp(prefix="nix-"))
     monkeypatch.setenv("NIX_DAEMON_SOCKET_PATH", str(directory / "socket"))
-    process = subprocess.Popen(["nix-daemon"], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    # Else a daemon whose store is not there yet may take itself for the daemon to ask.
+    (nix.directory / "state").mkdir(exist_ok=True)
+    process = subprocess.Popen(
+        ["nix-daemon"],
+        env={**os.environ, "NIX_REMOTE": "local"}, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
     until = time.monotonic() + 20
     while not (directory / "socket").exists() and time.monotonic() < until:
         time.sleep(0.05)

@@ -79,7 +79,7 @@ def test_npins(nix: NixStore, tmp_path: Path, version: NixVersion) -> None:
     pins.mkdir()
     (pins / "sources.json").write_text(json.dumps({"pins": {}}))
     (pins / "default.nix").write_text(f'{{ nixpkgs = {{ outPath = {STAND_IN}; revision = "abc"; }}; }}')
-    found = resolved("npins:npins", tmp_path, version)
+    found = resolved("npins", tmp_path, version)
     assert found.revision == "abc"
     assert (found.path / "lib/.version").read_text() == (STAND_IN / "lib/.version").read_text()
 

@@ -13,12 +13,19 @@ let
   # The virtual environment of the tests, which has vmrunner's dependencies and cargo-nextest.
   venv = builtins.getEnv "NIXPKGS_STAND_IN_VENV";
 
-  # What every builder sees: the programs of this computer, and the home that cargo has its
+  # What every builder sees: the programs of this computer, and the places that cargo has its
   # toolchain in.
   environment = {
     PATH = "${builtins.getEnv "PATH"}:${venv}/bin:/usr/sbin:/sbin:/usr/bin:/bin";
-    HOME = builtins.getEnv "HOME";
-  };
+  }
+  // builtins.listToAttrs (builtins.concatMap given [ "HOME" "CARGO_HOME" "RUSTUP_HOME" ]);
+
+  given =
+    name:
+    let
+      value = builtins.getEnv name;
+    in
+    if value == "" then [ ] else [ { inherit name value; } ];
 
   # What a derivation is told but its builder is not.
   aside = [

@@ -12,7 +12,8 @@ from typing import Final
 
 from vmrunner.errors import ImageBuildFailed
 from vmrunner.image.nixos.build_log import BuildLog
-from vmrunner.image.nixos.failure import Ended, nix_failure
+from vmrunner.image.nixos.ended import Ended
+from vmrunner.image.nixos.failure import nix_failure
 
 VERSIONS: Final = ("2.8", "2.26")
 _SAMPLES: Final = Path(__file__).parent / "samples"

@@ -274,6 +274,9 @@ def test_nixpkgs_is_a_directory_or_a_url_with_its_hash() -> None:
         ("https://example.org/nixpkgs.tar.gz#sha256-short", "without the hash"),
         ("http:// x#sha256-" + "A" * 43 + "=", "not a URL"),
         ("", "an empty path"),
+        ("<nixpkgs>", "not always the same nixpkgs"),
+        ("channel:nixos-25.11", "channels, NIX_PATH and flakes are not used"),
+        ("github:NixOS/nixpkgs", "want a directory"),
     ],
 )
 def test_nixpkgs_without_a_hash_is_refused(value: str, said: str) -> None:

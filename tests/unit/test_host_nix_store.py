@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 from fake_qemu import write_program
 
-from vmrunner.host.nix_store import HostStore, builds_into_store, find_host_store, store_path_of
+from vmrunner.host.nix_store import (
+    HostStore,
+    builds_into_store,
+    find_host_store,
+    store_directory,
+    store_path_of,
+)
 
 
 @pytest.mark.parametrize(
@@ -27,6 +33,16 @@ from vmrunner.host.nix_store import HostStore, builds_into_store, find_host_stor
 )
 def test_the_store_path_that_a_path_lies_in(path: str, store_path: str | None) -> None:
     assert store_path_of(path) == store_path
+
+
+def test_the_directory_of_the_store_is_chosen_as_nix_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NIX_STORE_DIR", raising=False)
+    monkeypatch.delenv("NIX_STORE", raising=False)
+    assert store_directory() == Path("/nix/store")
+    monkeypatch.setenv("NIX_STORE", "/weaker/store")
+    assert store_directory() == Path("/weaker/store")
+    monkeypatch.setenv("NIX_STORE_DIR", "/own/store")
+    assert store_directory() == Path("/own/store")
 
 
 def test_the_store_is_where_nix_is_told_that_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

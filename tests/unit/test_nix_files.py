@@ -15,11 +15,10 @@ from nix_values import NIX, SAMPLES
 
 OURS = sorted(NIX.rglob("*.nix"))
 ALL = sorted([*OURS, *STAND_IN.parent.rglob("*.nix")])
-LAID_OUT = sorted([*OURS, *STAND_IN.rglob("*.nix"), *SAMPLES.glob("*.nix")])
 MOST_COLUMNS = 100
 SECRETS_OF_A_HOST = ["getEnv", "currentSystem", "currentTime", "NIX_PATH"]
 
-all_files = pytest.mark.parametrize("file", LAID_OUT, ids=lambda file: str(file.relative_to(NIX.parent)))
+all_files = pytest.mark.parametrize("file", ALL, ids=lambda file: str(file.relative_to(NIX.parent)))
 our_files = pytest.mark.parametrize("file", OURS, ids=lambda file: file.name)
 
 

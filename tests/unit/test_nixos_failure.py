@@ -9,7 +9,8 @@ from nix_samples import NIX_STORE, VERSIONS, failure_of, log_of, message
 
 from vmrunner.errors import ImageBuildFailed, exit_code_of
 from vmrunner.host.paths import data_dir
-from vmrunner.image.nixos.failure import Ended, nix_failure
+from vmrunner.image.nixos.ended import Ended
+from vmrunner.image.nixos.failure import nix_failure
 
 DERIVATION = "/nix/store/" + "a" * 32 + "-linux-6.12.drv"
 

@@ -19,7 +19,6 @@ from vmrunner.image.nixos.nix_build import (
     evaluate,
     nix_version,
     program,
-    store_directory,
 )
 
 
@@ -194,11 +193,3 @@ def test_no_nix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         program("nix-build")
     assert exit_code_of(caught.value) == 20
     assert "--image debian" in (caught.value.hint or "")
-
-
-def test_store_as_nix_finds_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("NIX_STORE_DIR", raising=False)
-    monkeypatch.delenv("NIX_STORE", raising=False)
-    assert store_directory() == Path("/nix/store")
-    monkeypatch.setenv("NIX_STORE_DIR", "/own/store")
-    assert store_directory() == Path("/own/store")

@@ -98,27 +98,10 @@ def test_impossible_hash(tmp_path: Path) -> None:
         parse_source(f"{URL}#{'z' * 52}", directory=tmp_path)
 
 
-def test_npins_directory_with_and_without_its_prefix(tmp_path: Path) -> None:
+def test_npins_directory(tmp_path: Path) -> None:
     pins = some_npins(tmp_path / "npins")
-    assert parse_source("npins:npins", directory=tmp_path) == NpinsSource(pins)
+    assert parse_source("npins", directory=tmp_path) == NpinsSource(pins)
     assert parse_source("./npins", directory=tmp_path) == NpinsSource(pins)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "<nixpkgs>",
-        "nixpkgs",
-        "channel:nixos-25.11",
-        "nixos-unstable",
-        "github:NixOS/nixpkgs/master",
-        "flake:nixpkgs",
-    ],
-)
-def test_what_changes_by_itself_is_explained(tmp_path: Path, text: str) -> None:
-    error = wrong(text, tmp_path)
-    assert "something else on each computer" in error.message
-    assert "channels" in (error.hint or "")
 
 
 def test_directory_may_have_the_name_of_a_channel(tmp_path: Path) -> None:
@@ -137,10 +120,6 @@ def test_no_such_directory(tmp_path: Path) -> None:
 
 def test_directory_that_is_no_nixpkgs(tmp_path: Path) -> None:
     assert "no file lib/.version" in wrong(".", tmp_path).message
-
-
-def test_directory_that_is_not_of_npins(tmp_path: Path) -> None:
-    assert "no default.nix" in wrong("npins:.", tmp_path).message
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def test_the_whole_plan(tmp_path: Path) -> None:
 def test_a_store_is_one_share_more_that_nobody_can_write_to(tmp_path: Path) -> None:
     plain, stored = plan(tmp_path, Config()), plan(tmp_path, Config(), store=Path("/nix/store"))
     assert stored.shares == (*plain.shares, Share("store", Path("/nix/store"), readonly=True))
-    assert (plain.has_store, stored.has_store) == (False, True)
+    assert (plain.store, stored.store) == (None, Path("/nix/store"))
     moved = with_shares(stored, inbox=Path("/a"), out=Path("/b"))
     assert [share.path for share in moved.shares] == [Path("/a"), Path("/b"), Path("/nix/store")]
 

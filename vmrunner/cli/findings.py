@@ -1,14 +1,31 @@
-"""Checks and what they found, for people: one line each, what belongs to it indented below."""
+"""Checks and what they found: for people, one line each with what belongs to it indented below; or as JSON."""
 
 from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+
+import click
 
 from vmrunner.host.doctor import Check, Status
 
 _STYLES: dict[Status, str] = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 
 
-def show_checks(checks: tuple[Check, ...]) -> None:
-    """Print them on standard output, with colours where the terminal has them."""
+def show_checks(checks: tuple[Check, ...], *, as_json: bool, of: Mapping[str, str] | None = None) -> int:
+    """Print them on standard output and return how many are problems. `of` goes into the JSON, before them."""
+    problems = sum(check.status == "problem" for check in checks)
+    if as_json:
+        found = [dataclasses.asdict(check) for check in checks]
+        click.echo(json.dumps({**(of or {}), "checks": found, "problems": problems}, indent=2))
+    else:
+        _show(checks)
+    return problems
+
+
+def _show(checks: tuple[Check, ...]) -> None:
+    """With colours where the terminal has them."""
     from rich.console import Console
     from rich.text import Text
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
 import sys
@@ -72,14 +71,7 @@ def verify(
     with interruptible(), contextlib.closing(display):
         image = resolve_image(ImageRequest.of(config), emit=display, deadline=deadline)
         checks = verify_image(image, config, emit=display, deadline=deadline)
-    problems = sum(check.status == "problem" for check in checks)
-    if as_json:
-        found = [dataclasses.asdict(check) for check in checks]
-        click.echo(
-            json.dumps({"image": str(image.directory), "checks": found, "problems": problems}, indent=2)
-        )
-    else:
-        show_checks(checks)
+    problems = show_checks(checks, as_json=as_json, of={"image": str(image.directory)})
     context.exit(ImageError.exit_code if problems else 0)
 
 

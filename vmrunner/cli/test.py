@@ -54,10 +54,7 @@ def command(
       vmrunner test --vm dev --reset
       vmrunner test --keep on-failure
     """
-    if (reset or no_wait) and vm is None:
-        raise click.UsageError("--reset and --no-wait are for runs in a long-lived VM: name it with --vm")
-    if vm is not None:
-        _refuse_shape(vm, flags)
+    chosen = _chosen_vm(vm, flags, reset=reset, no_wait=no_wait)
     loaded = load_config(directory=workspace, file=config_file, environ=os.environ, flags=flags)
     as_json = loaded.config.format == "json"
     request = TestRequest(
@@ -66,7 +63,7 @@ def command(
         nextest_args=tuple(context.meta.get(AFTER_DASHES, ())),
         environment=loaded.config.guest_env(os.environ),
         color=use_color(sys.stderr),
-        vm=VmChoice(vm, reset=reset, wait=not no_wait) if vm is not None else None,
+        vm=chosen,
     )
     display = open_display(stdout=sys.stderr.buffer if as_json else sys.stdout.buffer)
     with interruptible(), contextlib.closing(display):
@@ -74,6 +71,18 @@ def command(
         if as_json:
             click.echo(json.dumps(report.as_json(), indent=2))
         return _conclude(report, display)
+
+
+def _chosen_vm(
+    name: str | None, flags: Mapping[str, object], *, reset: bool, no_wait: bool
+) -> VmChoice | None:
+    """The long-lived VM to run in, None for fresh ones. Raises UsageError where other flags do not go with that."""
+    if name is None:
+        if reset or no_wait:
+            raise click.UsageError("--reset and --no-wait are for runs in a long-lived VM: name it with --vm")
+        return None
+    _refuse_shape(name, flags)
+    return VmChoice(name, reset=reset, wait=not no_wait)
 
 
 def _refuse_shape(vm: str, flags: Mapping[str, object]) -> None:

@@ -22,6 +22,8 @@ _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+")
 # RFC 1123 labels, and the underscore that container and service names carry in practice.
 _LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 _MACHINE_ID = re.compile(r"[0-9a-f]{32}")
+# What Nix people write that would depend on the computer, or needs flakes.
+_MUTABLE_NIXPKGS = re.compile(r"<.*>|(?:channel|flake|github|gitlab|git|nixpkgs|npins):.*")
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://\S+")
 # As Nix writes SHA-256: with base64, or as `nix-prefetch-url` prints it.
 _NIX_HASH = re.compile(r"sha256-[A-Za-z0-9+/]{43}=|(sha256:)?[0-9a-z]{52}")
@@ -138,6 +140,11 @@ def path(value: object) -> object:
 
 def path_or_hashed_url(value: object) -> object:
     """A path, or a URL whose fragment is the hash of what it must give, as Nix writes it."""
+    if isinstance(value, str) and _MUTABLE_NIXPKGS.fullmatch(value):
+        raise ValueError(
+            f"not always the same nixpkgs: {value!r} (channels, NIX_PATH and flakes are not used; want a directory, that of"
+            " npins, or URL#HASH)"
+        )
     if not isinstance(value, str) or "://" not in value:
         found = path(value)
         return Path(found) if isinstance(found, str) else found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,12 +45,9 @@ def load_config(
     path, name = _choose_file(directory, file, environ)
     layers = [file_layer(path, name=name)] if path else []
     layers += [environment_layer(environ), flag_layer(flags)]
-    checked = [layer.check() for layer in layers]
-    raise_problems([problem for layer in layers for problem in layer.problems])
     values: dict[str, Any] = {}
     sources = {row.key: DEFAULT for row in all_rows()}
-    for layer, config in zip(layers, checked, strict=True):
-        assert config is not None
+    for layer, config in _checked(layers):
         base = path.absolute().parent if path and layer is layers[0] else Path.cwd()
         for row in all_rows():
             if row.field in config.model_fields_set:
@@ -66,6 +63,13 @@ def _choose_file(directory: Path, file: Path | None, environ: Mapping[str, str])
         return file, str(file)
     found = find_file(directory)
     return found, os.path.relpath(found, directory.resolve()) if found else ""
+
+
+def _checked(layers: Sequence[Layer]) -> list[tuple[Layer, Config]]:
+    """Each layer with its settings. Raises ConfigError naming the origin of everything that is wrong."""
+    checked = [(layer, config) for layer in layers if (config := layer.check())]
+    raise_problems([problem for layer in layers for problem in layer.problems])
+    return checked
 
 
 def _anchored(value: object, base: Path) -> object:

@@ -51,13 +51,18 @@ def run_checks(
     return tuple(check for question in questions for check in _ask(question, deadline.within(each)))
 
 
+def problem_of(name: str, error: VmrunnerError) -> Check:
+    """The check `name`, which ended in `error`."""
+    found = error.message if error.details is None else f"{error.message}\n{error.details}"
+    return Check(name, "problem", found, error.hint)
+
+
 def _ask(question: Question, deadline: Deadline) -> Sequence[Check]:
     began = time.monotonic()
     try:
         return tuple(question.ask(deadline))
     except VmrunnerError as error:
-        found = error.message if error.details is None else f"{error.message}\n{error.details}"
-        return (Check(question.name, "problem", found, error.hint),)
+        return (problem_of(question.name, error),)
     except Exception as error:  # a broken check is a finding, and the others still tell something
         seconds = time.monotonic() - began
         found = f"the check itself failed after {seconds:.1f} s: {type(error).__name__}: {error}"

@@ -17,7 +17,7 @@ _BUILD_PROGRAMS = ("cargo", "cc")
 
 @dataclass(frozen=True)
 class HostStore:
-    """A store on this computer; its `directory` is `/nix/store` or what `NIX_STORE_DIR` says."""
+    """A store on this computer; its `directory` is what `store_directory` says."""
 
     directory: Path
 
@@ -26,9 +26,14 @@ class HostStore:
         return os.path.lexists(self.directory / posixpath.relpath(path, STORE))
 
 
+def store_directory() -> Path:
+    """Where Nix keeps its paths on this computer, as Nix itself decides it (store-dir)."""
+    return Path(os.environ.get("NIX_STORE_DIR") or os.environ.get("NIX_STORE") or STORE)
+
+
 def find_host_store() -> HostStore | None:
     """This computer's store, where it has one."""
-    directory = Path(os.environ.get("NIX_STORE_DIR") or STORE)
+    directory = store_directory()
     return HostStore(directory) if directory.is_dir() else None
 
 

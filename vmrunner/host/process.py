@@ -128,10 +128,7 @@ def _communicate(
         while selector.get_map():
             _take_what_is_there(selector, kept, min(deadline.remaining, 1.0))
             if on_line:
-                told = _tell_lines(kept[child.stderr.fileno()], told, on_line)
-                if not keep_lines:
-                    del kept[child.stderr.fileno()][:told]
-                    told = 0
+                told = _tell_lines(kept[child.stderr.fileno()], told, on_line, keep=keep_lines)
             if deadline.passed and selector.get_map():
                 raise RunTimeout(f"`{child.args[0]!s}` did not finish in time")  # type: ignore[index]  # args is our list
     _wait(child, deadline)
@@ -150,12 +147,17 @@ def _take_what_is_there(selector: selectors.BaseSelector, kept: dict[int, bytear
         kept[key.fd] += chunk
 
 
-def _tell_lines(buffer: bytearray, told: int, on_line: Callable[[str], None]) -> int:
+def _tell_lines(buffer: bytearray, told: int, on_line: Callable[[str], None], *, keep: bool) -> int:
+    """Tell the whole lines behind the first `told` bytes; returns how many bytes of the buffer are told now."""
     end = buffer.rfind(b"\n") + 1
     if end > told:
         for line in bytes(buffer[told:end]).decode(errors="replace").splitlines():
             on_line(line)
-    return max(told, end)
+        told = end
+    if keep:
+        return told
+    del buffer[:told]
+    return 0
 
 
 def _wait(child: subprocess.Popen[bytes], deadline: Deadline) -> None:

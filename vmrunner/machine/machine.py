@@ -171,10 +171,7 @@ def open_machine(
 
     Raises QemuExited with QEMU's own words, ImageError where the overlay cannot be made.
     """
-    if template:
-        copy_overlay(template, plan.disk.overlay)
-    else:
-        make_overlay(plan.disk, qemu_img=plan.qemu.with_name("qemu-img"), deadline=deadline)
+    _make_disk(plan, template, deadline)
     hand_over_host_key(plan, login_key)
     ours, theirs = socket.socketpair()
     with ExitStack() as stack:
@@ -199,6 +196,13 @@ def open_machine(
         finally:
             with shielded():
                 machine.stop()
+
+
+def _make_disk(plan: MachinePlan, template: Template | None, deadline: Deadline) -> None:
+    if template:
+        copy_overlay(template, plan.disk.overlay)
+    else:
+        make_overlay(plan.disk, qemu_img=plan.qemu.with_name("qemu-img"), deadline=deadline)
 
 
 def hand_over_host_key(plan: MachinePlan, login_key: LoginKey) -> None:

@@ -96,9 +96,9 @@ class MachinePlan:
     long_lived: LongLived | None = None
 
     @property
-    def has_store(self) -> bool:
-        """Whether the guest can mount this host's Nix store."""
-        return any(share.tag == STORE_TAG for share in self.shares)
+    def store(self) -> Path | None:
+        """The Nix store of this host that the guest can mount; None for none."""
+        return next((share.path for share in self.shares if share.tag == STORE_TAG), None)
 
     @property
     def host_key_file(self) -> Path:

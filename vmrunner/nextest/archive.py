@@ -36,16 +36,8 @@ def make_archive(
     _require_workspace(workspace)
     _require_cargo()
     partial = destination.with_name(f".{os.getpid()}-{destination.name}")
-    argv = [
-        str(tool.path),
-        "nextest",
-        "archive",
-        "--color",
-        "always" if color else "never",
-        "--archive-file",
-        str(partial),
-        *cargo_args,
-    ]
+    argv: list[str | Path] = [tool.path, "nextest", "archive", "--color", "always" if color else "never"]
+    argv += ["--archive-file", partial, *cargo_args]
 
     def show(line: str) -> None:
         emit(Output("stderr", f"{line}\n".encode()))

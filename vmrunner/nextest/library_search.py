@@ -33,8 +33,8 @@ class LibrarySearch:
     def look_for_all(self) -> None:
         """Look for the loader and the libraries of every program."""
         for program in self.needs.programs:
-            if program.interpreter and store_path_of(program.interpreter):
-                self._is_in_store(program.interpreter, program)
+            if program.interpreter:
+                self._look_in_store(program.interpreter, program)
             for file, library in self._needed_by(program):
                 self._look_for(library, file, program)
 
@@ -56,9 +56,11 @@ class LibrarySearch:
     def _look_for(self, library: str, file: FileNeeds, program: FileNeeds) -> None:
         if "/" in library:
             # Opened by that path, so it is looked for nowhere else.
-            if store_path_of(library):
-                self._is_in_store(library, file)
-            return
+            self._look_in_store(library, file)
+        else:
+            self._search_for(library, file, program)
+
+    def _search_for(self, library: str, file: FileNeeds, program: FileNeeds) -> None:
         absent, perhaps = [], False
         for directory in dict.fromkeys((*file.search, *program.search)):
             store_path = store_path_of(directory)
@@ -94,9 +96,11 @@ class LibrarySearch:
             return self.store.has(path)
         return store_path in self.guest.store_paths
 
-    def _is_in_store(self, path: str, file: FileNeeds) -> None:
+    def _look_in_store(self, path: str, file: FileNeeds) -> None:
+        """Look for a file by its path; one outside the store is not for this search to judge."""
         store_path = store_path_of(path)
-        assert store_path
+        if store_path is None:
+            return
         if self._has(store_path, path):
             self._note_in_store(store_path, file)
         else:

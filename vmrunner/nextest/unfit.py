@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from vmrunner.errors import ArchiveError
 from vmrunner.host.debian_packages import package_with
@@ -28,11 +28,10 @@ def interpreter_missing(program: str, interpreter: str, guest: GuestAbilities) -
 def libraries_missing(missing: Mapping[str, Sequence[str]], guest: GuestAbilities) -> ArchiveError:
     """Libraries that neither the archive nor the guest has, each with all files that need it."""
     first = next(iter(missing))
-    more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
     return ArchiveError(
-        f"`{missing[first][0]}` needs the library {first}{more}, which the image `{guest.image}` does not have",
+        f"`{missing[first][0]}` needs the library {first}{_and_more(missing)}, which the image `{guest.image}` does not have",
         hint=_hint_for_libraries(list(missing), guest),
-        details="\n".join(f"{library}: needed by {', '.join(files)}" for library, files in missing.items()),
+        details=_needed_by({library: ", ".join(files) for library, files in missing.items()}),
     )
 
 
@@ -56,26 +55,35 @@ def store_paths_nowhere(
     """Store paths that neither the guest nor this host has, each with a file that needs it."""
     first = next(iter(nowhere))
     paths = " ".join(nowhere)
-    more = f" (and {len(nowhere) - 1} more)" if len(nowhere) > 1 else ""
     host = "on this host" if has_store else "on this host, which has no Nix store"
     copied = f"`nix-store --export $(nix-store -qR {paths})` there and `nix-store --import` here"
-    hint = f"where the archive was built they are: bring them here with {copied}"
     if has_store:
         hint = f"`nix-store --realise {paths}` fetches it where a cache has it; else {copied}, if it was built elsewhere"
+    else:
+        hint = f"where the archive was built they are: bring them here with {copied}"
     return ArchiveError(
-        f"`{nowhere[first]}` needs {first}{more}, which is neither in the image `{guest.image}` nor {host}",
+        f"`{nowhere[first]}` needs {first}{_and_more(nowhere)}, which is neither in the image"
+        f" `{guest.image}` nor {host}",
         hint=hint,
-        details="\n".join(f"{path}: needed by {file}" for path, file in nowhere.items()),
+        details=_needed_by(nowhere),
     )
 
 
 def store_path_not_shared(from_host: Mapping[str, str], image: str, *, reason: str) -> ArchiveError:
     """Store paths that this host has, but does not show to the guest for the given reason."""
     first = next(iter(from_host))
-    more = f" (and {len(from_host) - 1} more)" if len(from_host) > 1 else ""
     return ArchiveError(
-        f"`{from_host[first]}` needs {first}{more}, which this host has, but the image `{image}` does not,"
-        f" and {reason}",
+        f"`{from_host[first]}` needs {first}{_and_more(from_host)}, which this host has, but the image"
+        f" `{image}` does not, and {reason}",
         hint="`--nix-store share` shows the guest this host's store",
-        details="\n".join(f"{path}: needed by {file}" for path, file in from_host.items()),
+        details=_needed_by(from_host),
     )
+
+
+def _and_more(found: Collection[str]) -> str:
+    """What follows the first of them where there are others."""
+    return f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+
+
+def _needed_by(files: Mapping[str, str]) -> str:
+    return "\n".join(f"{needed}: needed by {file}" for needed, file in files.items())

@@ -13,7 +13,7 @@ from typing import Final
 
 from vmrunner.config.model import Config
 from vmrunner.config.units import Size
-from vmrunner.errors import HostError, VmrunnerError
+from vmrunner.errors import HostError, RunTimeout, VmrunnerError
 from vmrunner.events import Emit, phase
 from vmrunner.guest import inbox
 from vmrunner.guest.clock import read_clock
@@ -23,7 +23,7 @@ from vmrunner.guest.undo import clear_away
 from vmrunner.guest.unit import UNIT
 from vmrunner.host.accelerator import choose_accelerator
 from vmrunner.host.deadline import Deadline
-from vmrunner.host.doctor import Check, Question, run_checks
+from vmrunner.host.doctor import Check, Question, problem_of, run_checks
 from vmrunner.host.qemu import find_qemu
 from vmrunner.image.manifest import Image
 from vmrunner.image.store import hold
@@ -33,7 +33,8 @@ from vmrunner.run.directory import RunDirectory, open_run_directory
 from vmrunner.run.launch import LaunchRequest, launching
 from vmrunner.run.rehearse import rehearse, write_rehearsal
 
-_LARGER: Final = 1 << 30
+_LARGER_BYTES: Final = 1 << 30
+_CLOCK_MAY_BE_OFF_SECONDS: Final = 5.0
 # The first test run of a cold guest on a busy host; all else is quick.
 _QUESTION_SECONDS: Final = 120.0
 _ROOM_FOR_THE_FILE_SYSTEM: Final = 0.9
@@ -51,15 +52,16 @@ _PROGRAMS: Final = tuple(f"/usr/lib/vmrunner/{name}" for name in ("clock", "prep
 
 
 def verify_image(image: Image, config: Config, *, emit: Emit, deadline: Deadline) -> tuple[Check, ...]:
-    """Boot `image` and check it. Raises HostError where this computer cannot run it; what the guest does wrong is told.
+    """Boot `image` and ask it all that the contract says; what is wrong with it is a problem among the checks.
 
-    The machine has a larger disk than the image, so that its growing is seen.
+    The machine has a larger disk than the image, so that its growing is seen. Raises HostError where this computer cannot
+    run it.
     """
     settings = config.model_copy(
         update={
             "start": "booted",
             "shards": 1,
-            "disk": Size(max(config.disk, image.manifest.root_disk_size + _LARGER)),
+            "disk": Size(max(config.disk, image.manifest.root_disk_size + _LARGER_BYTES)),
         }
     )
     qemu = find_qemu()
@@ -71,10 +73,10 @@ def verify_image(image: Image, config: Config, *, emit: Emit, deadline: Deadline
         with launching(request, emit=emit, deadline=deadline) as launch:
             try:
                 machine = launch.ready().machine
-            except HostError:
+            except (HostError, RunTimeout):
                 raise
             except VmrunnerError as error:
-                return (_lost(error),)
+                return (problem_of("boots to SSH", error),)
             with phase(emit, "verify", "Looking at the guest"):
                 verification = _Verification(image, machine, run, tool, settings.disk)
                 return run_checks(verification.questions(), deadline=deadline, each=_QUESTION_SECONDS)
@@ -82,11 +84,6 @@ def verify_image(image: Image, config: Config, *, emit: Emit, deadline: Deadline
 
 def _tool_for(image: Image, deadline: Deadline) -> NextestTool | None:
     return None if image.manifest.nextest else find_nextest(deadline=deadline)
-
-
-def _lost(error: VmrunnerError) -> Check:
-    found = error.message if error.details is None else f"{error.message}\n{error.details}"
-    return Check("boots to SSH", "problem", found, error.hint)
 
 
 @dataclass(frozen=True)
@@ -143,12 +140,12 @@ class _Verification:
 
     def _console(self, deadline: Deadline) -> Check:
         found = self._said("cat /sys/class/tty/console/active", deadline)
-        status = "ttyS0" in found.split()
-        return _judge("serial console", status, found, "the kernel needs console=ttyS0")
+        named = "ttyS0" in found.split()
+        return _judge("serial console", named, found, "the kernel needs console=ttyS0")
 
     def _root(self, deadline: Deadline) -> Check:
-        number = self._said("stat --format %d / && stat --format %r /dev/vda", deadline).split()
-        same = len(number) == 2 and number[0] == number[1]
+        devices = self._said("stat --format %d / && stat --format %r /dev/vda", deadline).split()
+        same = len(devices) == 2 and devices[0] == devices[1]
         found = "/ is on /dev/vda" if same else self._said("cat /proc/mounts | grep ' / '", deadline)
         return _judge("root disk", same, found, "the root file system belongs on the first virtio disk")
 
@@ -171,16 +168,16 @@ class _Verification:
     def _unit(self, deadline: Deadline) -> Check:
         names = ",".join((*_UNIT_PROPERTIES, "After", "Wants"))
         lines = self._said(f"systemctl show {UNIT} --property={names}", deadline).splitlines()
-        has = dict(line.split("=", 1) for line in lines if "=" in line)
+        found = dict(line.split("=", 1) for line in lines if "=" in line)
         wrong = [
-            f"{name} is {has.get(name)!r}, not {value!r}"
+            f"{name} is {found.get(name)!r}, not {value!r}"
             for name, value in _UNIT_PROPERTIES.items()
-            if has.get(name) != value
+            if found.get(name) != value
         ]
         wrong += [
             f"{name} lacks network-online.target"
             for name in ("After", "Wants")
-            if "network-online.target" not in has.get(name, "").split()
+            if "network-online.target" not in found.get(name, "").split()
         ]
         return _judge("test unit", not wrong, "\n".join(wrong) or UNIT, f"see {UNIT} of the Debian image")
 
@@ -194,7 +191,12 @@ class _Verification:
 
     def _clock(self, deadline: Deadline) -> Check:
         reading = read_clock(self.guest, deadline=deadline)
-        return _judge("clock", abs(reading.offset) < 5, f"{reading.offset:+.2f} s off this host's", None)
+        return _judge(
+            "clock",
+            abs(reading.offset) < _CLOCK_MAY_BE_OFF_SECONDS,
+            f"{reading.offset:+.2f} s off this host's",
+            None,
+        )
 
     def _loaders(self, deadline: Deadline) -> Check:
         names = self.image.manifest.interpreters

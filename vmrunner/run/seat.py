@@ -63,8 +63,8 @@ class Seat(Protocol):
     """A machine on its way to a run, whose job is staged in `run`.
 
     `tool` is the nextest that has to be carried into it, None where it has one; `has_store`: it can see this host's Nix
-    store. `running_seconds` is the time from
-    QEMU's start to a guest that runs, `ready_seconds` that to the login; None where it did not come to that.
+    store. `running_seconds` is the time from QEMU's start to a guest that runs, `ready_seconds` that to the login; None
+    where it did not come to that.
     """
 
     run: RunDirectory

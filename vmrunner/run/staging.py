@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from vmrunner.config.model import Config
 from vmrunner.errors import UsageError
-from vmrunner.events import Emit, Note, phase
+from vmrunner.events import Emit, Note, Phase, phase
 from vmrunner.guest import inbox
 from vmrunner.host.deadline import Deadline
 from vmrunner.host.paths import cache_dir, private
@@ -52,29 +52,10 @@ def stage_job(
     `host_store`: the programs are to see this host's Nix store, which the machine can mount.
     `workspace` is where the sources are on this host; they may have been built elsewhere, under the archive's own path.
     """
-    info = extracted.info
-    layout = inbox.layout_for(
-        Path(info.workspace_root), Path(info.target_directory), Path(info.build_directory)
-    )
-    if layout.remapped:
-        text = f"the guest cannot have the path {info.workspace_root}: nextest remaps to {layout.workspace}"
-        emit(Note(text, "warning"))
+    layout = _layout_of(extracted.info, emit)
     with phase(emit, "stage", f"Staging the sources from {workspace}") as current:
-        staged = stage_sources(
-            workspace,
-            run.inbox / inbox.SOURCES,
-            cache=private(cache_dir() / "sources"),
-            excluded=(Path(info.target_directory),),
-            progress=current,
-            deadline=deadline,
-        )
-        _link_directory(extracted.target, run.inbox / inbox.TARGET)
-        current.text = f"{staged.files} files, {staged.copied} of them new"
-        location = junit_location(
-            workspace,
-            selected_profile(nextest_args, environment),
-            config_file=option_value(nextest_args, "--config-file"),
-        )
+        _stage_files(workspace, extracted, run.inbox, current=current, deadline=deadline)
+        location = _junit_of(workspace, nextest_args, environment)
         command = _write_nextest_files(
             run, extracted, layout, tool=tool, nextest_args=nextest_args, color=color
         )
@@ -89,10 +70,45 @@ def stage_job(
             hostname=config.hostname or "",
             host_store=host_store,
         )
-        for name, text in inbox.render_job(job).items():
-            (run.inbox / name).write_text(text)
-        private(run.out / inbox.STORE)
+        _write_job(job, run)
     return StagedJob(junit=PurePosixPath(inbox.STORE) / location.file)
+
+
+def _layout_of(info: ArchiveInfo, emit: Emit) -> inbox.GuestLayout:
+    layout = inbox.layout_for(
+        Path(info.workspace_root), Path(info.target_directory), Path(info.build_directory)
+    )
+    if layout.remapped:
+        text = f"the guest cannot have the path {info.workspace_root}: nextest remaps to {layout.workspace}"
+        emit(Note(text, "warning"))
+    return layout
+
+
+def _stage_files(
+    workspace: Path, extracted: ExtractedArchive, share: Path, *, current: Phase, deadline: Deadline
+) -> None:
+    """Put the sources and what was built from them into the share."""
+    staged = stage_sources(
+        workspace,
+        share / inbox.SOURCES,
+        cache=private(cache_dir() / "sources"),
+        excluded=(Path(extracted.info.target_directory),),
+        progress=current,
+        deadline=deadline,
+    )
+    _link_directory(extracted.target, share / inbox.TARGET)
+    current.text = f"{staged.files} files, {staged.copied} of them new"
+
+
+def _junit_of(workspace: Path, nextest_args: Sequence[str], environment: Mapping[str, str]) -> JunitLocation:
+    profile = selected_profile(nextest_args, environment)
+    return junit_location(workspace, profile, config_file=option_value(nextest_args, "--config-file"))
+
+
+def _write_job(job: inbox.Job, run: RunDirectory) -> None:
+    for name, text in inbox.render_job(job).items():
+        (run.inbox / name).write_text(text)
+    private(run.out / inbox.STORE)
 
 
 def _write_nextest_files(

@@ -70,7 +70,7 @@ class VmSeat:
         )
         self.network = record.plan.network
         self.hostname = record.hostname or None
-        self.has_store = record.plan.has_store
+        self.has_store = record.plan.store is not None
         self.failed = True
         self._record = record
         self._machine = machine

@@ -28,7 +28,7 @@ from vmrunner.machine import templates
 from vmrunner.machine.detached import start_detached
 from vmrunner.machine.device_state import SavedState
 from vmrunner.machine.machine import RESTORED_ANSWERS_SECONDS, make_overlay
-from vmrunner.machine.plan import STORE_TAG, MachinePlan, MemoryFile, with_credential
+from vmrunner.machine.plan import MachinePlan, MemoryFile, with_credential
 from vmrunner.machine.templates import Template, TemplateUnusable
 from vmrunner.machine.vm_record import VmDirectory, VmRecord, with_sockets, write_record
 from vmrunner.nextest.tool import NextestTool, find_nextest
@@ -88,7 +88,7 @@ def order_again(record: VmRecord, *, deadline: Deadline) -> VmOrder:
         record.name, config_of(record), image, find_qemu(),
         Accelerator(plan.accelerator, plan.cpu_model, record.accelerator_reason, "", ()),
         _tool_for(image, deadline), Preparation(hostname=record.hostname, machine_id=record.machine_id),
-        next((share.path for share in plan.shares if share.tag == STORE_TAG), None), created=record.created, owner=record.owner,
+        plan.store, created=record.created, owner=record.owner,
     )  # fmt: skip
 
 

@@ -28,13 +28,14 @@ from pydantic import BaseModel, ValidationError
 from vmrunner.events import Emit, Note, Phase, phase
 from vmrunner.host.deadline import Deadline
 from vmrunner.host.files import write_atomically
+from vmrunner.host.nix_store import store_directory
 from vmrunner.host.paths import data_dir, images_dir
 from vmrunner.image import store
 from vmrunner.image.bootstrap import full_disk_named
 from vmrunner.image.manifest import Image, Located, Manifest
 from vmrunner.image.nixos.entry import enter, sound
 from vmrunner.image.nixos.inputs import Inputs, record, unchanged
-from vmrunner.image.nixos.nix_build import add_root, build, store_directory
+from vmrunner.image.nixos.nix_build import add_root, build
 from vmrunner.image.nixos.nixpkgs import Nixpkgs, resolve
 from vmrunner.image.nixos.request import NixosRequest, Wanted, requests_directory, settle
 
@@ -135,7 +136,7 @@ def _build(wanted: Wanted, current: Phase, deadline: Deadline) -> Image:
             deadline=deadline,
             foreign=(nixpkgs.path,),
         )
-        image = enter(result.path, current, deadline)
+        image = enter(result.path, current=current, deadline=deadline)
         _remember(wanted, image, result.files_read, nixpkgs, began=began)
     return image
 

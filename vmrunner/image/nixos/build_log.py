@@ -33,13 +33,8 @@ _STORE_NAME: Final = re.compile(r"[0-9a-z]{32}-(.+?)(?:\.drv)?(?:[!^].*)?$")
 _POSITION: Final = re.compile(r"\bat (/[^\s:«»][^:\n]*):(\d+)(?::\d+)?")
 _READ: Final = re.compile(r"(?:evaluating file|copied source|copying) '(/[^']*)'(?: ->| to the store|$)")
 _WARNING: Final = re.compile(r"(?:trace: )?(?:evaluation )?warning: (.*)", re.DOTALL)
-# Of a warning of Nix itself: nobody can do anything about these.
-_DULL_WARNINGS: Final = (
-    "error: unable to download",
-    "unable to download",
-    "error: unable to",
-    "dumping very large",
-)
+# Warnings of Nix itself that nobody can do anything about, by how they begin.
+_DULL_WARNINGS: Final = ("unable to download", "error: unable to", "dumping very large")
 
 
 class _Kind(IntEnum):
@@ -192,20 +187,20 @@ class BuildLog:
 
     def _result(self, message: Mapping[str, Any]) -> None:
         identity, fields = message.get("id"), _list(message.get("fields"))
-        activity = self._running.get(identity) if isinstance(identity, int) else None
-        if activity is None or not isinstance(identity, int):
+        if not isinstance(identity, int) or identity not in self._running:
             return
-        match message.get("type"):
-            case _Result.LOG_LINE if activity.kind == _Kind.BUILD and fields:
-                self._keep_log_line(activity.derivation, str(fields[0]))
-            case _Result.BUILD_PHASE if fields:
-                activity.phase = cleaned(str(fields[0]))[:_LONGEST_LINE]
-            case _Result.PROGRESS if len(fields) == 4 and all(isinstance(number, int) for number in fields):
+        activity = self._running[identity]
+        match message.get("type"), fields:
+            case _Result.LOG_LINE, [line, *_] if activity.kind == _Kind.BUILD:
+                self._keep_log_line(activity.derivation, str(line))
+            case _Result.BUILD_PHASE, [name, *_]:
+                activity.phase = cleaned(str(name))[:_LONGEST_LINE]
+            case _Result.PROGRESS, [int(), int(), int(), int()]:
                 self._progress(activity, fields)
-            case _Result.EXPECTED if (
-                fields[:1] == [_Kind.TRANSFER] and len(fields) == 2 and isinstance(fields[1], int)
-            ):
-                self._expected_bytes[identity] = fields[1]
+            case _Result.EXPECTED, [_Kind.TRANSFER, int(count)]:
+                self._expected_bytes[identity] = count
+            case _:
+                pass
 
     def _progress(self, activity: _Activity, numbers: list[int]) -> None:
         match activity.kind:

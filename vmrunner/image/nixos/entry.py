@@ -24,10 +24,11 @@ _STORE_NAME: Final = re.compile(r"([0-9a-z]{32})-.+")
 _ROOT_SECONDS: Final = 60.0
 
 
-def enter(path: Path, current: Phase, deadline: Deadline) -> Image:
+def enter(path: Path, *, current: Phase, deadline: Deadline) -> Image:
     """The image that Nix made, as an entry of the image store: the one that is there, or a new one.
 
-    The caller keeps `path` from being garbage-collected meanwhile. Raises ImageBuildFailed, ImageDamaged.
+    The caller keeps `path` from being garbage-collected meanwhile. Raises ImageBuildFailed where it keeps no
+    image of ours, ImageDamaged where its files are not as its manifest says, RunTimeout.
     """
     match = _STORE_NAME.fullmatch(path.name)
     if match is None:

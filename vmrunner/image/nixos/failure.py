@@ -11,17 +11,14 @@ import re
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from vmrunner.errors import ImageBuildFailed
-from vmrunner.host.paths import data_dir
 from vmrunner.image.nixos.build_log import BuildLog, short_name
+from vmrunner.image.nixos.ended import MOST_LINES, Ended, Failure
 
 NEWER_NIX_HINT: Final = "install a newer Nix, or set `nixpkgs:` to release 25.05 or older"
 
-_MOST_POSITIONS: Final = 8
-_MOST_LINES: Final = 40
 _LONGEST_MESSAGE: Final = 200
 
 _FULL: Final = re.compile(
@@ -51,39 +48,6 @@ _DEPENDENCIES: Final = re.compile(r"\d+ dependenc(?:y|ies) (?:of derivation .* )
 
 
 @dataclass(frozen=True)
-class Ended:
-    """A Nix program that ended with an exit code other than 0. Mistakes below `foreign` are not the user's."""
-
-    argv: tuple[str, ...]
-    code: int
-    foreign: tuple[Path, ...] = ()
-
-    @property
-    def name(self) -> str:
-        """`nix-build`."""
-        return Path(self.argv[0]).name
-
-
-@dataclass(frozen=True)
-class _Failure:
-    """What is known about a failure: how the program ended, and its messages."""
-
-    ended: Ended
-    log: BuildLog
-
-    @property
-    def text(self) -> str:
-        """All error messages; where there is none, the last plain lines."""
-        return "\n".join(error.text for error in self.log.errors) or "\n".join(self.log.plain)
-
-    def explained(self, message: str, *, hint: str, lines: list[str] | None = None) -> ImageBuildFailed:
-        """The error; `lines` are shown instead of the messages."""
-        shown = lines if lines is not None else self.text.splitlines()[-_MOST_LINES:]
-        head = [f"command: {' '.join(self.ended.argv)}", f"exit code: {self.ended.code}"]
-        return ImageBuildFailed(message, hint=hint, details="\n".join([*head, *shown]))
-
-
-@dataclass(frozen=True)
 class _Saying:
     """A message of Nix that says all there is to say. `{names}` in `message` are groups of `pattern`."""
 
@@ -91,13 +55,13 @@ class _Saying:
     message: str
     hint: str
 
-    def __call__(self, failure: _Failure) -> ImageBuildFailed | None:
+    def __call__(self, failure: Failure) -> ImageBuildFailed | None:
         """The error, where one of the messages has the pattern."""
         match = re.search(self.pattern, failure.text)
         if match is None:
             return None
         return failure.explained(
-            self.message.format(**match.groupdict()), hint=self.hint, lines=_with_positions(failure)
+            self.message.format(**match.groupdict()), hint=self.hint, lines=failure.first_with_positions
         )
 
 
@@ -135,14 +99,14 @@ _FORBIDDEN: Final = _Saying(
 
 def nix_failure(ended: Ended, log: BuildLog) -> ImageBuildFailed:
     """The error for a Nix program that failed."""
-    failure = _Failure(ended, log)
+    failure = Failure(ended, log)
     for explain in _EXPLANATIONS:
         if error := explain(failure):
             return error
     return _evaluation(failure)
 
 
-def _killed(failure: _Failure) -> ImageBuildFailed | None:
+def _killed(failure: Failure) -> ImageBuildFailed | None:
     ended = failure.ended
     if ended.code >= 0:
         return None
@@ -154,19 +118,20 @@ def _killed(failure: _Failure) -> ImageBuildFailed | None:
     )
 
 
-def _disk_full(failure: _Failure) -> ImageBuildFailed | None:
-    logs = [line for name in failure.log.logged for line in failure.log.log_of(name) if _FULL.search(line)]
-    if not _FULL.search(failure.text) and not (logs and _BUILDER_FAILED.search(failure.text)):
+def _disk_full(failure: Failure) -> ImageBuildFailed | None:
+    lines = [line for line in failure.builder_lines if _FULL.search(line)]
+    if not _FULL.search(failure.text) and not (lines and _BUILDER_FAILED.search(failure.text)):
         return None
     return failure.explained(
         "the disk filled up while the NixOS image was built",
         hint="`nix-collect-garbage` makes room in the Nix store, `vmrunner image prune` in vmrunner's",
-        lines=[*logs[-_MOST_LINES:], *failure.text.splitlines()],
+        lines=[*lines[-MOST_LINES:], *failure.text.splitlines()],
     )
 
 
-def _hash_mismatch(failure: _Failure) -> ImageBuildFailed | None:
-    if not (match := _HASH.search(failure.text)):
+def _hash_mismatch(failure: Failure) -> ImageBuildFailed | None:
+    match = _HASH.search(failure.text)
+    if match is None:
         return None
     what = (
         match["what"]
@@ -182,28 +147,29 @@ def _hash_mismatch(failure: _Failure) -> ImageBuildFailed | None:
     )
 
 
-def _timed_out(failure: _Failure) -> ImageBuildFailed | None:
+def _timed_out(failure: Failure) -> ImageBuildFailed | None:
     match = _TIMED_OUT.search(failure.text)
     if match is None:
         return None
     return failure.explained(
         f"Nix gave up building {short_name(match['drv'])} after {match['time']}",
         hint="`timeout` or `max-silent-time` of nix.conf sets that time",
-        lines=[*failure.log.log_of(match["drv"]), *failure.text.splitlines()[-_MOST_LINES:]],
+        lines=[*failure.log.log_of(match["drv"]), *failure.last_lines],
     )
 
 
-def _missing_feature(failure: _Failure) -> ImageBuildFailed | None:
-    if not (match := _FEATURES.search(failure.text) or _NEW_FEATURES.search(failure.text)):
+def _missing_feature(failure: Failure) -> ImageBuildFailed | None:
+    match = _FEATURES.search(failure.text) or _NEW_FEATURES.search(failure.text)
+    if match is None:
         return None
     name = short_name(match["drv"])
-    have = set(match["have"].replace(",", " ").split())
-    missing = [feature for feature in match["wanted"].replace(",", " ").split() if feature not in have]
     if match["system"] != match["have_system"]:
         return failure.explained(
             f"{name} must be built on {match['system']}, and this computer builds for {match['have_system']}",
             hint="the image is x86_64-linux: a computer of that kind, or a remote builder of Nix, can build it",
         )
+    have = set(match["have"].replace(",", " ").split())
+    missing = [feature for feature in match["wanted"].replace(",", " ").split() if feature not in have]
     return failure.explained(
         f"building {name} needs the system feature {', '.join(missing)}, which this Nix does not have",
         hint="vmrunner's own image needs none, so one of your `modules:` asks for it; where this computer can give it, "
@@ -211,11 +177,11 @@ def _missing_feature(failure: _Failure) -> ImageBuildFailed | None:
     )
 
 
-def _network(failure: _Failure) -> ImageBuildFailed | None:
-    logs = [line for name in failure.log.logged for line in failure.log.log_of(name)]
+def _network(failure: Failure) -> ImageBuildFailed | None:
     match = _NETWORK.search(failure.text)
     if match is None and _BUILDER_FAILED.search(failure.text):
-        match = next((found for line in reversed(logs) if (found := _NETWORK.search(line))), None)
+        lines = reversed(failure.builder_lines)
+        match = next((found for line in lines if (found := _NETWORK.search(line))), None)
     if match is None:
         return None
     return failure.explained(
@@ -224,7 +190,7 @@ def _network(failure: _Failure) -> ImageBuildFailed | None:
     )
 
 
-def _builder_failed(failure: _Failure) -> ImageBuildFailed | None:
+def _builder_failed(failure: Failure) -> ImageBuildFailed | None:
     texts = [error.text for error in failure.log.errors if not _DEPENDENCIES.search(error.text)]
     match = next((found for text in texts if (found := _BUILDER_FAILED.search(text))), None)
     if match is None:
@@ -232,17 +198,17 @@ def _builder_failed(failure: _Failure) -> ImageBuildFailed | None:
     return failure.explained(
         f"building {short_name(match['drv'])} {match['how'].rstrip(' .;')}",
         hint=f"`nix-store --read-log {match['drv']}` shows the whole log",
-        lines=failure.log.log_of(match["drv"]) or failure.text.splitlines()[-_MOST_LINES:],
+        lines=failure.log.log_of(match["drv"]) or failure.last_lines,
     )
 
 
-def _evaluation(failure: _Failure) -> ImageBuildFailed:
+def _evaluation(failure: Failure) -> ImageBuildFailed:
     """Everything else is a mistake in an expression, or Nix says it in words that are not known here."""
     error = failure.log.errors[0] if failure.log.errors else None
     if error is None:
         message = f"{failure.ended.name} failed with exit code {failure.ended.code}"
         return failure.explained(message, hint="`-v` shows the whole command")
-    own = _own_positions(failure)
+    own = failure.own_positions
     place = f" at {own[0]}" if own else ""
     what = f"Nix cannot evaluate the image{place}" if error.positions else f"{failure.ended.name} failed"
     return failure.explained(
@@ -250,23 +216,8 @@ def _evaluation(failure: _Failure) -> ImageBuildFailed:
         hint="correct the module that it names; `modules:` of vmrunner.yaml lists yours"
         if own
         else "the messages below say what is wrong; without your `modules:` it shows whether they are the reason",
-        lines=_with_positions(failure),
+        lines=failure.first_with_positions,
     )
-
-
-def _own_positions(failure: _Failure) -> list[str]:
-    """Positions in the user's files, innermost first: neither in vmrunner's expressions nor in nixpkgs or the store."""
-    foreign = (data_dir("nix"), *failure.ended.foreign)
-    places = failure.log.errors[0].positions if failure.log.errors else ()
-    return [place for place in places if not any(Path(place).is_relative_to(one) for one in foreign)]
-
-
-def _with_positions(failure: _Failure) -> list[str]:
-    error = failure.log.errors[0] if failure.log.errors else None
-    if error is None:
-        return list(failure.log.plain)
-    places = _own_positions(failure)[:_MOST_POSITIONS] or list(error.positions[:_MOST_POSITIONS])
-    return [*error.text.splitlines()[:_MOST_LINES], *(f"  at {place}" for place in places)]
 
 
 def _in_one_line(text: str) -> str:
@@ -280,7 +231,7 @@ def _decapitalised(text: str) -> str:
     return text[:1].lower() + text[1:] if text[1:2].islower() else text
 
 
-_EXPLANATIONS: Final[tuple[Callable[[_Failure], ImageBuildFailed | None], ...]] = (
+_EXPLANATIONS: Final[tuple[Callable[[Failure], ImageBuildFailed | None], ...]] = (
     _killed,
     _INTERRUPTED,
     _disk_full,

@@ -24,10 +24,13 @@ from vmrunner.image.recipe import GUEST_TREE
 FORMAT_VERSION: Final = 1
 _MOST_ENTRIES: Final = 1000
 # A file system's clock is that much behind at most: one tick of the kernel.
-_CLOCK_GRAIN: Final = 0.02
+_CLOCK_GRAIN_SECONDS: Final = 0.02
 
 Fingerprint = tuple[int, int, int]
-"""Size, modification time in nanoseconds, inode."""
+"""Size in bytes, modification time in nanoseconds, inode."""
+
+Listings = dict[str, dict[str, Fingerprint | None]]
+"""By directory: its files, by name."""
 
 
 class Inputs(BaseModel, frozen=True, extra="forbid"):
@@ -43,7 +46,7 @@ class Inputs(BaseModel, frozen=True, extra="forbid"):
     request: dict[str, object]
     nixpkgs: dict[str, str | None]
     files: dict[str, Fingerprint | None]
-    listings: dict[str, dict[str, Fingerprint | None]]
+    listings: Listings
 
 
 def record(
@@ -65,19 +68,11 @@ def record(
     if files_read is None:
         return None
     read = [path for path in sorted({*files_read, *watched}) if not path.is_relative_to(store)]
-    own, given = data_dir("nix"), nixpkgs.get("path")
+    own = data_dir("nix")
     files = {path for path in read if not path.is_dir() and not path.is_relative_to(own)}
-    directories = {file.parent for file in files if given is None or not file.is_relative_to(given)}
-    for path in read:
-        if path.is_dir():
-            directories.update(islice(_directories(path), _MOST_ENTRIES))
+    directories = _directories_to_list(read, files, nixpkgs.get("path"))
     listings = {str(path): _listing(path) for path in sorted(directories)}
-    if len(directories) >= _MOST_ENTRIES or any(
-        len(listing) >= _MOST_ENTRIES for listing in listings.values()
-    ):
-        return None
-    listed = {Path(name) / file for name, listing in listings.items() for file in listing}
-    if any(_changed_since(path, began) for path in {*files, *directories, *listed}):
+    if _are_too_long(listings) or _any_changed_since(began, {*files, *directories}, listings):
         return None
     return Inputs(
         vmrunner=own_digest(),
@@ -113,9 +108,27 @@ def own_digest() -> str:
     return digest.hexdigest()
 
 
-def _directories(directory: Path) -> Iterator[Path]:
+def _directories_to_list(read: Iterable[Path], files: Iterable[Path], nixpkgs: str | None) -> set[Path]:
+    """The directories of `files`, without those in nixpkgs; directories that were read, and all that is below them."""
+    found = {file.parent for file in files if nixpkgs is None or not file.is_relative_to(nixpkgs)}
+    for path in read:
+        if path.is_dir():
+            found.update(islice(_with_all_below(path), _MOST_ENTRIES))
+    return found
+
+
+def _with_all_below(directory: Path) -> Iterator[Path]:
     for name, _, _ in os.walk(directory):
         yield Path(name)
+
+
+def _are_too_long(listings: Listings) -> bool:
+    return len(listings) >= _MOST_ENTRIES or any(len(found) >= _MOST_ENTRIES for found in listings.values())
+
+
+def _any_changed_since(moment: float, paths: Iterable[Path], listings: Listings) -> bool:
+    listed = {Path(directory) / name for directory, found in listings.items() for name in found}
+    return any(_changed_since(path, moment) for path in {*paths, *listed})
 
 
 def _listing(directory: Path) -> dict[str, Fingerprint | None]:
@@ -139,6 +152,6 @@ def _fingerprint(path: Path) -> Fingerprint | None:
 
 def _changed_since(path: Path, moment: float) -> bool:
     try:
-        return path.stat().st_ctime > moment - _CLOCK_GRAIN
+        return path.stat().st_ctime > moment - _CLOCK_GRAIN_SECONDS
     except OSError:
         return False

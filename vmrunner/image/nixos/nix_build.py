@@ -7,7 +7,6 @@ it is given by argument.
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import time
@@ -19,10 +18,12 @@ from typing import Final
 from vmrunner.errors import HostError, ImageBuildFailed, RunTimeout
 from vmrunner.events import Note, Phase
 from vmrunner.host.deadline import Deadline
+from vmrunner.host.nix_store import store_directory
 from vmrunner.host.process import run_command
 from vmrunner.host.program_version import version_output
 from vmrunner.image.nixos.build_log import BuildLog
-from vmrunner.image.nixos.failure import Ended, nix_failure
+from vmrunner.image.nixos.ended import Ended
+from vmrunner.image.nixos.failure import nix_failure
 
 # `-vv` is the level of "evaluating file" and "copied source"; positions of errors need the trace.
 _OPTIONS: Final = ("--log-format", "internal-json", "-vv", "--show-trace")
@@ -85,11 +86,6 @@ def program(name: str) -> Path:
     return Path(found).absolute()
 
 
-def store_directory() -> Path:
-    """Where Nix keeps its paths, as Nix itself decides it (store-dir)."""
-    return Path(os.environ.get("NIX_STORE_DIR") or os.environ.get("NIX_STORE") or "/nix/store")
-
-
 def nix_version(*, deadline: Deadline) -> NixVersion:
     """The version of the `nix-build` on PATH. Raises HostError where there is none, or it does not say."""
     path = program("nix-build")
@@ -116,7 +112,7 @@ def build(
 ) -> BuildResult:
     """Build `attribute` of the expression, which takes `arguments`; `out_link` becomes a link to it and a GC root.
 
-    `foreign` are directories of expressions that are not the user's: of errors, those places are shown that are his.
+    `foreign` are directories of expressions that are not the user's: an error's places in them are not shown.
     The link is there only when the build succeeded. Raises ImageBuildFailed with what Nix's messages mean, HostError
     where there is no Nix, RunTimeout where the deadline passed; Nix and its builders have ended then.
     """

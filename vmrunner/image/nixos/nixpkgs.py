@@ -26,14 +26,10 @@ from vmrunner.image.nixos.nix_build import NixVersion, evaluate
 _EXPRESSION: Final = "nixpkgs.nix"
 _PIN: Final = "nixpkgs.json"
 _SPELLINGS: Final = (
-    "`nixpkgs:` takes a directory with nixpkgs in it, https://...#sha256-..., or npins:DIRECTORY; without it the pin of "
+    "`nixpkgs:` takes a directory with nixpkgs in it, that of npins, or https://...#sha256-...; without it the pin of "
     "vmrunner is used"
 )
 _URL: Final = re.compile(r"(?:https?|file)://.*")
-# Things that Nix people write and that would depend on the computer, or that need flakes.
-_MUTABLE: Final = re.compile(
-    r"<.*>|(?:channel|flake|github|gitlab|git|git\+\w+|nixpkgs|indirect):.*|nixpkgs|nixos-\S+"
-)
 _SRI: Final = re.compile(r"sha256-[A-Za-z0-9+/]{43}=")
 # Nix's own base 32, which `nix-prefetch-url --unpack` prints.
 _BASE32: Final = re.compile(r"(?:sha256:)?([0-9a-df-np-sv-z]{52})")
@@ -103,18 +99,12 @@ def parse_source(text: str | None, *, directory: Path) -> Source:
         return PinSource()
     if _URL.fullmatch(text):
         return _url_source(text)
-    if text.startswith("npins:"):
-        return _npins_source(text, _absolute(text.removeprefix("npins:"), directory))
     path = _absolute(text, directory)
-    if _MUTABLE.fullmatch(text) and not path.is_dir():
-        raise ConfigError(
-            f"`nixpkgs` is {text!r}, which means something else on each computer and each day",
-            hint=f"channels, NIX_PATH and flakes are not used: {_SPELLINGS}",
-        )
     if not path.is_dir():
         raise ConfigError(f"`nixpkgs` is {text!r}, but there is no directory {path}", hint=_SPELLINGS)
-    if (path / "sources.json").is_file() and (path / "default.nix").is_file():
-        return _npins_source(text, path)
+    pins = NpinsSource(path)
+    if all(file.is_file() for file in pins.files):
+        return pins
     if not (path / "lib/.version").is_file():
         raise ConfigError(
             f"`nixpkgs` is {text!r}, but {path} is no nixpkgs: it has no file lib/.version", hint=_SPELLINGS
@@ -181,17 +171,6 @@ def _url_source(text: str) -> UrlSource:
             hint="write URL#sha256-...; `nix-prefetch-url --unpack URL` prints the hash (URL#0abc... is taken too)",
         )
     return UrlSource(url, digest)
-
-
-def _npins_source(text: str, directory: Path) -> NpinsSource:
-    source = NpinsSource(directory)
-    missing = [path.name for path in source.files if not path.is_file()]
-    if missing:
-        raise ConfigError(
-            f"`nixpkgs` is {text!r}, but {directory} is no directory of npins: it has no {missing[0]}",
-            hint="`npins init` makes one",
-        )
-    return source
 
 
 def _sri(base32: str) -> str:

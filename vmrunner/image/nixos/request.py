@@ -10,8 +10,9 @@ from typing import Final
 
 from vmrunner.errors import ConfigError
 from vmrunner.host.deadline import Deadline
+from vmrunner.host.nix_store import store_directory
 from vmrunner.host.paths import cache_dir, data_dir, private
-from vmrunner.image.nixos.nix_build import NixVersion, nix_version, store_directory
+from vmrunner.image.nixos.nix_build import NixVersion, nix_version
 from vmrunner.image.nixos.nixpkgs import NpinsSource, Source, parse_source
 
 _VERSION_SECONDS: Final = 20.0
