@@ -72,7 +72,17 @@ def test_manifest_that_is_none(directory: Path, text: str) -> None:
     (directory / MANIFEST_NAME).write_text(text)
     error = _damage(directory)
     assert "is not a manifest" in error.message
-    assert str(directory) in (error.hint or "")
+    assert "remove" not in (error.hint or "")
+
+
+def test_only_an_image_of_our_own_store_may_be_told_to_be_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    directory = write_image(tmp_path / "vmrunner/images/0abc").directory
+    (directory / MANIFEST_NAME).write_text("{")
+    error = _damage(directory)
+    assert error.hint == f"remove the directory {directory}, then run `vmrunner image build`"
 
 
 def test_manifest_that_is_not_text(directory: Path) -> None:
@@ -131,7 +141,7 @@ def test_other_content_of_the_same_size_names_both_digests(directory: Path) -> N
     assert "digest" in error.message and "does not match" in error.message
     assert wanted in (error.details or "")
     assert hashlib.sha256(changed).hexdigest() in (error.details or "")
-    assert "image build" in (error.hint or "")
+    assert "--image debian" in (error.hint or "")
 
 
 def test_unchanged_files_are_not_hashed_again(directory: Path) -> None:

@@ -50,6 +50,16 @@ def test_anything_else_is_none(tmp_path: Path, content: bytes) -> None:
     assert read_elf(written(tmp_path / "a", content)) is None
 
 
+@pytest.mark.parametrize("value", [0x00, 0x01, 0x7F, 0xFF])
+def test_a_damaged_file_neither_breaks_nor_holds_up_whoever_reads_it(tmp_path: Path, value: int) -> None:
+    """Each byte in turn is another one: counts of 4 thousand million, offsets that lead back, wrong kinds of sections."""
+    content = elf_file(glibc=["2.17", "2.34"], libraries=["libc.so.6"], run_path="/opt/lib")
+    for position in range(4, len(content)):
+        damaged = content[:position] + bytes([value]) + content[position + 1 :]
+        needs = read_elf(written(tmp_path / "a", damaged))
+        assert needs is None or isinstance(needs, ElfNeeds)
+
+
 def test_this_systems_shell_can_be_read() -> None:
     needs = read_elf(Path("/bin/sh"))
     assert needs is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from pathlib import Path
 
@@ -250,6 +251,40 @@ def test_two_requests_may_give_one_image(nix: FakeNix, path: Path, request_: Nix
     other = NixosRequest(nixpkgs=URL, directory=request_.directory)
     assert made(other) == first
     assert locate_nixos(request_).built and locate_nixos(other).built
+
+
+def test_image_that_cannot_be_kept_does_not_stay(nix: FakeNix, path: Path, request_: NixosRequest) -> None:
+    nix.program(
+        "nix-store",
+        'case "$*" in *gc-root*) echo "error: no space" >&2; exit 1;; esac; ln -sfn "$5" "$2"; echo "$2"',
+    )
+    with pytest.raises(ImageBuildFailed):
+        made(request_)
+    assert store.list_images() == []
+
+
+def test_store_that_is_in_another_place(nix: FakeNix, request_: NixosRequest) -> None:
+    """What a nix-build with NIX_REMOTE=local?root=... prints is not there for anybody else."""
+    nix.builds(nix.store / f"{'a' * 32}-vmrunner-image")
+    nix.program("nix-build", f"echo {nix.store}/{'a' * 32}-vmrunner-image")
+    with pytest.raises(ImageBuildFailed, match="which is not there") as caught:
+        made(request_)
+    assert "another place" in str(caught.value.hint)
+    assert store.list_images() == []
+
+
+@pytest.mark.parametrize("kind", ["fifo", "loop", "directory"])
+def test_module_that_nix_could_not_read(nix: FakeNix, tmp_path: Path, kind: str) -> None:
+    """Nix would wait for ever for what comes through a FIFO."""
+    module = tmp_path / "odd.nix"
+    {
+        "fifo": lambda: os.mkfifo(module),
+        "loop": lambda: module.symlink_to(module),
+        "directory": module.mkdir,
+    }[kind]()
+    with pytest.raises(ConfigError, match=r"odd\.nix") as caught:
+        made(NixosRequest((module,), str(tmp_path)))
+    assert exit_code_of(caught.value) == 2
 
 
 def test_module_that_is_not_there(nix: FakeNix, tmp_path: Path) -> None:

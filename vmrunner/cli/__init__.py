@@ -41,10 +41,14 @@ _VERBS = {
 _PERMISSION = (
     "vmrunner keeps its files below XDG_STATE_HOME, XDG_CACHE_HOME and XDG_RUNTIME_DIR; are they yours?"
 )
+_PLACE = "this path cannot be had; XDG_CACHE_HOME, XDG_STATE_HOME and XDG_RUNTIME_DIR say where vmrunner keeps things"
 _FAULTS_OF_THE_HOST = {
     errno.EACCES: _PERMISSION,
     errno.EPERM: _PERMISSION,
     errno.EROFS: _PERMISSION,
+    errno.ENOTDIR: _PLACE,
+    errno.ELOOP: _PLACE,
+    errno.ENAMETOOLONG: _PLACE,
     errno.ENOSPC: "free some disk space; `vmrunner image prune` removes what is not used",
     errno.EDQUOT: "free some disk space; `vmrunner image prune` removes what is not used",
 }

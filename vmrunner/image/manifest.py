@@ -20,13 +20,13 @@ from pydantic import BaseModel, Field, ValidationError
 
 from vmrunner.errors import ImageDamaged, ImageNotFound
 from vmrunner.host.files import write_atomically
+from vmrunner.host.paths import images_dir
 
 FORMAT_VERSION: Final = 2
 MANIFEST_NAME: Final = "manifest.json"
 _VERIFIED_NAME: Final = "verified.json"
 _CHUNK_BYTES: Final = 1 << 20
 _ZERO_CHUNK: Final = bytes(_CHUNK_BYTES)
-_REBUILD: Final = "remove the directory {directory}, then run `vmrunner image build`"
 
 
 class FileRecord(BaseModel, frozen=True, extra="forbid"):
@@ -170,7 +170,7 @@ def open_image(directory: Path) -> Image:
 
 def _read_manifest(directory: Path) -> Manifest:
     path = directory / MANIFEST_NAME
-    hint = _REBUILD.format(directory=directory)
+    hint = _way_out(directory)
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
@@ -181,12 +181,21 @@ def _read_manifest(directory: Path) -> Manifest:
     try:
         return Manifest.model_validate_json(text)
     except ValidationError as error:
-        problems = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
+        problems = [
+            ": ".join(filter(None, (".".join(map(str, item["loc"])), item["msg"]))) for item in error.errors()
+        ]
         raise ImageDamaged(
             f"{path} is not a manifest that this version reads: {problems[0]}",
             hint=hint,
             details="\n".join(problems),
         ) from error
+
+
+def _way_out(directory: Path) -> str:
+    """What to do about a bad image. One that is not vmrunner's own may be anything, and is not for us to remove."""
+    if directory.is_relative_to(images_dir()):
+        return f"remove the directory {directory}, then run `vmrunner image build`"
+    return "name the directory of an image, or an image that vmrunner builds: `--image debian`"
 
 
 def _check_format_version(path: Path, text: str) -> None:
@@ -197,7 +206,7 @@ def _check_format_version(path: Path, text: str) -> None:
         if found != FORMAT_VERSION:
             raise ImageDamaged(
                 f"{path} has format version {found}, this vmrunner reads version {FORMAT_VERSION}",
-                hint=_REBUILD.format(directory=path.parent),
+                hint=_way_out(path.parent),
             )
 
 
@@ -207,7 +216,7 @@ def _check_names(directory: Path, manifest: Manifest) -> None:
         if name not in manifest.files:
             raise ImageDamaged(
                 f"the manifest of {directory} uses {name} but has no record of it",
-                hint=_REBUILD.format(directory=directory),
+                hint=_way_out(directory),
             )
     for name in manifest.files:
         if Path(name).is_absolute() or ".." in Path(name).parts:
@@ -215,7 +224,7 @@ def _check_names(directory: Path, manifest: Manifest) -> None:
 
 
 def _check_size(directory: Path, name: str, want: FileRecord) -> list[int]:
-    hint = _REBUILD.format(directory=directory)
+    hint = _way_out(directory)
     try:
         found = _fingerprint(directory / name)
     except OSError as error:
@@ -228,7 +237,7 @@ def _check_size(directory: Path, name: str, want: FileRecord) -> list[int]:
 
 
 def _check_content(directory: Path, name: str, want: FileRecord) -> None:
-    hint = _REBUILD.format(directory=directory)
+    hint = _way_out(directory)
     try:
         found = record(directory / name)
     except OSError as error:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Final
 
 _MAGIC = b"\x7fELF"
 _MACHINES = {
@@ -24,6 +26,21 @@ _RELATIVE_RELOCATIONS = "GLIBC_ABI_DT_RELR"
 _TEXT_OF_TAG = {"DT_NEEDED": "needed", "DT_RPATH": "rpath", "DT_RUNPATH": "runpath"}
 _WEAK = 0x2
 """VER_FLG_WEAK (elf.h): the dynamic loader only warns where such a version is missing."""
+
+
+# What pyelftools raises, besides its own errors, where a damaged file has one kind of thing in the place of another.
+_DAMAGED: Final = (
+    ValueError,
+    KeyError,
+    AttributeError,
+    TypeError,
+    IndexError,
+    OverflowError,
+    AssertionError,
+)
+_MOST_HEADERS: Final = 1 << 16
+_VERSION_BYTES: Final = 16
+"""The size of an Elf64_Verneed and of an Elf64_Vernaux (elf.h)."""
 
 
 @dataclass(frozen=True)
@@ -50,34 +67,48 @@ def read_elf(path: Path) -> ElfNeeds | None:
     """What the file at `path` needs, or None where it is not an ELF file, or a damaged one."""
     # 40 ms, and only needed where an archive is looked at for the first time.
     from elftools.common.exceptions import ELFError
-    from elftools.elf.elffile import ELFFile
-    from elftools.elf.segments import InterpSegment
 
     with path.open("rb") as file:
         if file.read(len(_MAGIC)) != _MAGIC:
             return None
         file.seek(0)
         try:
-            elf = ELFFile(file)
-            interpreters = (
-                segment.get_interp_name()
-                for segment in elf.iter_segments()
-                if isinstance(segment, InterpSegment)
-            )
-            return ElfNeeds(
-                _MACHINES.get(elf["e_machine"], str(elf["e_machine"])),
-                next(interpreters, None),
-                max(_glibc_versions(elf), key=version_key, default=None),
-                *_libraries(elf),
-            )
-        except (ELFError, ValueError, KeyError, UnicodeDecodeError):
+            return _needs(file)
+        except (ELFError, *_DAMAGED):
             return None
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # an offset that no file can have
+                raise
+            return None
+
+
+def _needs(file: BinaryIO) -> ElfNeeds:
+    from elftools.elf.elffile import ELFFile
+    from elftools.elf.segments import InterpSegment
+
+    elf = ELFFile(file)
+    if elf.num_sections() > _MOST_HEADERS or elf.num_segments() > _MOST_HEADERS:
+        raise ValueError("more headers than a linker writes")
+    interpreters = (
+        segment.get_interp_name() for segment in elf.iter_segments() if isinstance(segment, InterpSegment)
+    )
+    return ElfNeeds(
+        _MACHINES.get(elf["e_machine"], str(elf["e_machine"])),
+        next(interpreters, None),
+        max(_glibc_versions(elf), key=version_key, default=None),
+        *_libraries(elf),
+    )
 
 
 def _glibc_versions(elf: Any) -> Iterator[str]:  # noqa: ANN401 -- pyelftools has no types
     section = elf.get_section_by_name(".gnu.version_r")
-    for _, versions in section.iter_versions() if section else ():
-        for version in versions:
+    if section is None:
+        return
+    # Counts and offsets are the file's own, and may lead round in circles.
+    left = section["sh_size"] // _VERSION_BYTES
+    for _, versions in islice(section.iter_versions(), left):
+        for version in islice(versions, left):
+            left -= 1
             match = _GLIBC.fullmatch(version.name)
             if version["vna_flags"] & _WEAK:
                 continue
@@ -85,6 +116,8 @@ def _glibc_versions(elf: Any) -> Iterator[str]:  # noqa: ANN401 -- pyelftools ha
                 yield match[1]
             elif version.name == _RELATIVE_RELOCATIONS:
                 yield "2.36"
+        if left <= 0:
+            return
 
 
 def _libraries(elf: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:  # noqa: ANN401 -- pyelftools has no types

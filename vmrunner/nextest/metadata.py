@@ -134,7 +134,9 @@ def read_archive(path: Path) -> ArchiveInfo:
             found[member.name] = _content(tar, member, path)
     missing = [name for name in wanted if name not in found]
     if missing:
-        raise ArchiveError(f"{path} is not a nextest archive: it holds no {missing[0]}", hint=MAKE_ONE)
+        raise ArchiveError(
+            f"{path} is not a nextest archive: it does not begin with {missing[0]}", hint=MAKE_ONE
+        )
     return parse_metadata(found[wanted[0]], found[wanted[1]], source=path)
 
 

@@ -146,6 +146,10 @@ def _outside_of_archive(run_paths: tuple[str, ...], file: PurePosixPath, info: A
         # A function, for a path is no pattern for what to put in.
         path = posixpath.normpath(_ORIGIN.sub(lambda _: origin, run_path))
         directory = PurePosixPath(path)
+        if not directory.is_absolute():
+            # From where nextest starts the program, in its package.
+            yield path
+            continue
         if any(directory.is_relative_to(own) for own in (info.target_directory, info.build_directory)):
             continue
         if path in _DEFAULT_DIRECTORIES:

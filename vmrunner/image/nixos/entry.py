@@ -13,6 +13,7 @@ from vmrunner.host.deadline import Deadline
 from vmrunner.host.files import write_atomically
 from vmrunner.host.keyed_store import KeyedStore
 from vmrunner.host.paths import images_dir
+from vmrunner.host.signals import shielded
 from vmrunner.image import store
 from vmrunner.image.manifest import MANIFEST_NAME, Image, open_image
 from vmrunner.image.nixos.nix_build import add_root
@@ -30,6 +31,12 @@ def enter(path: Path, *, current: Phase, deadline: Deadline) -> Image:
     The caller keeps `path` from being garbage-collected meanwhile. Raises ImageBuildFailed where it keeps no
     image of ours, ImageDamaged where its files are not as its manifest says, RunTimeout.
     """
+    if not path.is_dir():
+        raise ImageBuildFailed(
+            f"nix-build made {path}, which is not there",
+            hint="Nix keeps its store in another place (a `store` setting or NIX_REMOTE with a root); programs of the store"
+            " cannot run from there, and vmrunner cannot read it",
+        )
     match = _STORE_NAME.fullmatch(path.name)
     if match is None:
         raise ImageBuildFailed(f"nix-build made {path}, which is no path of its store")
@@ -47,7 +54,12 @@ def enter(path: Path, *, current: Phase, deadline: Deadline) -> Image:
             _link_all(path, directory)
             _check(open_image(directory), path, digest)
         # A root is known by where its link is, so it is made where it will stay. Until then nix-build's own link is one.
-        add_root(path, store.image_directory(digest) / GC_ROOT, deadline=Deadline.after(_ROOT_SECONDS))
+        try:
+            add_root(path, store.image_directory(digest) / GC_ROOT, deadline=Deadline.after(_ROOT_SECONDS))
+        except BaseException:
+            with shielded():
+                KeyedStore(images_dir()).discard(digest)
+            raise
     return open_image(store.image_directory(digest))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import binascii
 import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -204,7 +205,7 @@ def _pin() -> _Pin:
 
 def _absolute(text: str, directory: Path) -> Path:
     # Resolved, so that a link that is changed to another nixpkgs is another nixpkgs.
-    return (directory / Path(text).expanduser()).resolve()
+    return Path(os.path.realpath(directory / Path(text).expanduser()))
 
 
 def _text(path: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -12,7 +13,7 @@ from vmrunner.errors import ConfigError
 from vmrunner.host.deadline import Deadline
 from vmrunner.host.nix_store import store_directory
 from vmrunner.host.paths import cache_dir, data_dir, private
-from vmrunner.image.nixos.nix_build import NixVersion, nix_version
+from vmrunner.image.nixos.nix_build import NixVersion, nix_version, program
 from vmrunner.image.nixos.nixpkgs import NpinsSource, Source, parse_source
 
 _VERSION_SECONDS: Final = 20.0
@@ -70,15 +71,22 @@ class Wanted:
 def settle(request: NixosRequest) -> Wanted:
     """Resolve all that is named. Raises ConfigError where something is not there, HostError where there is no Nix."""
     nix = nix_version(deadline=Deadline.after(_VERSION_SECONDS))
-    modules = tuple((request.directory / path.expanduser()).resolve() for path in request.modules)
-    for path in modules:
-        if not path.exists():
-            raise ConfigError(
-                f"`modules` names {path}, which does not exist",
-                hint="paths in vmrunner.yaml are relative to its directory",
-            )
+    for name in ("nix-instantiate", "nix-store"):
+        program(name)
+    modules = tuple(_module(request.directory / path.expanduser()) for path in request.modules)
     source = parse_source(request.nixpkgs, directory=request.directory)
     return Wanted(modules, source, tuple(sorted(set(request.store_paths))), nix)
+
+
+def _module(path: Path) -> Path:
+    # Path.resolve raises where links lead round in a circle.
+    real = Path(os.path.realpath(path))
+    if real.is_file() or (real / "default.nix").is_file():
+        return real
+    what = "has no default.nix" if real.is_dir() else "is no file" if real.exists() else "does not exist"
+    raise ConfigError(
+        f"`modules` names {path}, which {what}", hint="paths in vmrunner.yaml are relative to its directory"
+    )
 
 
 def requests_directory() -> Path:
