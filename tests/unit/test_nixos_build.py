@@ -277,11 +277,13 @@ def test_store_that_is_in_another_place(nix: FakeNix, request_: NixosRequest) ->
 def test_module_that_nix_could_not_read(nix: FakeNix, tmp_path: Path, kind: str) -> None:
     """Nix would wait for ever for what comes through a FIFO."""
     module = tmp_path / "odd.nix"
-    {
-        "fifo": lambda: os.mkfifo(module),
-        "loop": lambda: module.symlink_to(module),
-        "directory": module.mkdir,
-    }[kind]()
+    match kind:
+        case "fifo":
+            os.mkfifo(module)
+        case "loop":
+            module.symlink_to(module)
+        case _:
+            module.mkdir()
     with pytest.raises(ConfigError, match=r"odd\.nix") as caught:
         made(NixosRequest((module,), str(tmp_path)))
     assert exit_code_of(caught.value) == 2
