@@ -141,7 +141,8 @@ def test_two_at_once_make_one_vm(vm: LongLivedVm) -> None:
     finished = [one.finish() for one in both]
     assert [one.code for one in finished] == [0, 0], [one.stderr for one in finished]
     waited = next(one for one in finished if "running already" in one.stderr)
-    assert "waiting for another command on `db` (process " in waited.stderr
+    # The other one's process id is told too, once it has noted it.
+    assert "waiting for another command on `db`" in waited.stderr
     assert len(vm.processes()) == 1
 
 

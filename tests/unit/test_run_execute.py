@@ -102,7 +102,7 @@ def test_events_are_kept_as_lines_of_json(computer: Path) -> None:
 def test_a_time_that_is_up_says_in_which_phase(computer: Path) -> None:
     write_program(computer / "bin/qemu-system-x86_64", "case $1 in --version) echo QEMU emulator version 8.2.2;; "
                   "*) sleep 5;; esac")  # fmt: skip
-    report = run_tests(request(computer, timeout=Duration(0.2)), emit=silent)
+    report = run_tests(request(computer, timeout=Duration(2.0)), emit=silent)
     assert isinstance(report.error, RunTimeout)
     assert "accelerator" in report.error.message
     assert exit_code_of(report.error) == 25
