@@ -20,7 +20,7 @@ from vmrunner.image.nixos import build as module
 from vmrunner.image.nixos.build import build_nixos, locate_nixos
 from vmrunner.image.nixos.nix_build import NixVersion, nix_version
 from vmrunner.image.nixos.nixpkgs import Nixpkgs, parse_source, resolve
-from vmrunner.image.nixos.request import NixosRequest
+from vmrunner.image.request import ImageRequest
 
 __all__ = ["modern_nix", "nix", "nix_of_file"]
 
@@ -94,7 +94,7 @@ def test_pin_needs_a_newer_nix_than_debians(nix: NixStore, tmp_path: Path, versi
 
 
 @pytest.fixture
-def request_(nix: NixStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> NixosRequest:
+def request_(nix: NixStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ImageRequest:
     """An image of nothing, with one module."""
     expressions = tmp_path / "expressions"
     expressions.mkdir()
@@ -103,15 +103,15 @@ def request_(nix: NixStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     project = tmp_path / "project"
     project.mkdir()
     (project / "vm.nix").write_text(f'"{tmp_path}"')
-    return NixosRequest((Path("vm.nix"),), str(STAND_IN), (), project)
+    return ImageRequest("nixos", modules=(project / "vm.nix",), nixpkgs=str(STAND_IN))
 
 
-def made(request: NixosRequest, *, fresh: bool = False, seen: list[Event] | None = None) -> Image:
+def made(request: ImageRequest, *, fresh: bool = False, seen: list[Event] | None = None) -> Image:
     emit = seen.append if seen is not None else silent
     return build_nixos(request, emit=emit, deadline=Deadline.after(60), fresh=fresh)
 
 
-def test_image_keeps_its_store_path_until_it_is_removed(nix: NixStore, request_: NixosRequest) -> None:
+def test_image_keeps_its_store_path_until_it_is_removed(nix: NixStore, request_: ImageRequest) -> None:
     path = made(request_).root_disk.resolve().parent
     assert path.parent == nix.directory / "store"
     assert nix.run("nix-store", "--gc").returncode == 0
@@ -121,7 +121,7 @@ def test_image_keeps_its_store_path_until_it_is_removed(nix: NixStore, request_:
     assert not path.exists()
 
 
-def test_image_whose_store_path_was_deleted_is_built_again(nix: NixStore, request_: NixosRequest) -> None:
+def test_image_whose_store_path_was_deleted_is_built_again(nix: NixStore, request_: ImageRequest) -> None:
     image = made(request_)
     path = image.root_disk.resolve().parent
     assert nix.run("nix-store", "--delete", "--ignore-liveness", path).returncode == 0
@@ -131,7 +131,7 @@ def test_image_whose_store_path_was_deleted_is_built_again(nix: NixStore, reques
     assert path.is_dir()
 
 
-def test_nothing_is_asked_of_nix_until_something_changes(nix: NixStore, request_: NixosRequest) -> None:
+def test_nothing_is_asked_of_nix_until_something_changes(nix: NixStore, request_: ImageRequest) -> None:
     first = made(request_)
     began = time.monotonic()
     assert locate_nixos(request_).image == first
@@ -143,7 +143,7 @@ def test_nothing_is_asked_of_nix_until_something_changes(nix: NixStore, request_
     assert [event.text for event in seen if isinstance(event, PhaseFinished)] == [
         f"image {first.manifest.digest[:12]}"
     ]
-    vm = request_.directory / "vm.nix"
+    vm = request_.modules[0]
     vm.write_text(f'"another {vm}"')
     assert not locate_nixos(request_).built
     assert made(request_).manifest.digest != first.manifest.digest

@@ -47,7 +47,7 @@ def build(context: click.Context, config_file: Path | None, flags: Mapping[str, 
     Example:
       vmrunner image build --image debian --package postgresql
     """
-    click.echo(_built(config_file, flags).directory)
+    click.echo(_built(config_file, flags, fresh=True).directory)
 
 
 @command.command("verify")
@@ -157,7 +157,7 @@ def show(digest: str | None, config_file: Path | None, flags: Mapping[str, objec
     Example:
       vmrunner image show 4f1c
     """
-    image = open_image(store.find(digest).directory) if digest else _built(config_file, flags)
+    image = open_image(store.find(digest).directory) if digest else _built(config_file, flags, fresh=False)
     document = {"directory": str(image.directory), **image.manifest.model_dump(mode="json")}
     click.echo(json.dumps(document, indent=2))
 
@@ -191,9 +191,9 @@ def prune(unused_for: str, dry_run: bool) -> None:
     click.echo(f"{'would free' if dry_run else 'freed'} {freed}", err=True)
 
 
-def _built(config_file: Path | None, flags: Mapping[str, object]) -> Image:
+def _built(config_file: Path | None, flags: Mapping[str, object], *, fresh: bool) -> Image:
     config = load_config(directory=Path.cwd(), file=config_file, environ=os.environ, flags=flags).config
     display = open_display(stdout=sys.stderr.buffer)
     with interruptible(), contextlib.closing(display):
         deadline = Deadline.after(config.timeout)
-        return resolve_image(ImageRequest.of(config), fresh=True, emit=display, deadline=deadline)
+        return resolve_image(ImageRequest.of(config), fresh=fresh, emit=display, deadline=deadline)

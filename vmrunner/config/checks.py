@@ -26,7 +26,8 @@ _MACHINE_ID = re.compile(r"[0-9a-f]{32}")
 _MUTABLE_NIXPKGS = re.compile(r"<.*>|(?:channel|flake|github|gitlab|git|nixpkgs|npins):.*")
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://\S+")
 # As Nix writes SHA-256: with base64, or as `nix-prefetch-url` prints it.
-_NIX_HASH = re.compile(r"sha256-[A-Za-z0-9+/]{43}=|(sha256:)?[0-9a-z]{52}")
+SRI_HASH = re.compile(r"sha256-[A-Za-z0-9+/]{43}=")
+NIX_BASE32_HASH = re.compile(r"(?:sha256:)?([0-9a-df-np-sv-z]{52})")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _CPU_MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._,+=-]*")
 _HOST_NAME_LENGTH = 253
@@ -151,7 +152,7 @@ def path_or_hashed_url(value: object) -> object:
     url, _, digest = value.partition("#")
     if not _URL.fullmatch(url):
         raise ValueError(f"not a URL: {value!r}")
-    if not _NIX_HASH.fullmatch(digest):
+    if not (SRI_HASH.fullmatch(digest) or NIX_BASE32_HASH.fullmatch(digest)):
         raise ValueError(
             f"a URL without the hash of what it gives: {value!r} (want URL#HASH; `nix-prefetch-url --unpack URL` prints it)"
         )

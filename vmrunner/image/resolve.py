@@ -6,18 +6,15 @@ import difflib
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
 
+from vmrunner.config.checks import IMAGE_NAMES
 from vmrunner.errors import ConfigError, ImageNotFound
 from vmrunner.events import Emit, Note
 from vmrunner.host.deadline import Deadline
 from vmrunner.image.debian import build_debian, locate_debian
 from vmrunner.image.manifest import Image, Located, open_image
 from vmrunner.image.nixos.build import build_nixos, locate_nixos
-from vmrunner.image.nixos.request import NixosRequest
 from vmrunner.image.request import ImageRequest
-
-IMAGE_NAMES: Final = ("auto", "debian", "nixos")
 
 
 def resolve_image(request: ImageRequest, *, fresh: bool = False, emit: Emit, deadline: Deadline) -> Image:
@@ -31,7 +28,7 @@ def resolve_image(request: ImageRequest, *, fresh: bool = False, emit: Emit, dea
         case "debian":
             return build_debian(packages=settled.packages, emit=emit, deadline=deadline)
         case "nixos":
-            return build_nixos(_of_nixos(settled), fresh=fresh, emit=emit, deadline=deadline)
+            return build_nixos(settled, fresh=fresh, emit=emit, deadline=deadline)
         case directory:
             return open_image(Path(directory).expanduser())
 
@@ -43,7 +40,7 @@ def locate_image(request: ImageRequest, *, emit: Emit) -> Located:
         case "debian":
             return locate_debian(packages=settled.packages)
         case "nixos":
-            return locate_nixos(_of_nixos(settled))
+            return locate_nixos(settled)
         case directory:
             return Located(open_image(Path(directory).expanduser()), built=True)
 
@@ -105,10 +102,6 @@ def _check_settings(request: ImageRequest, reason: str, emit: Emit) -> None:
         f"`{name}` is for a nixos image, but the image is {kind}",
         hint="use `--image nixos`, which needs nix-build on PATH",
     )
-
-
-def _of_nixos(request: ImageRequest) -> NixosRequest:
-    return NixosRequest(request.modules, request.nixpkgs, request.store_paths)
 
 
 def _is_directory(image: str) -> bool:

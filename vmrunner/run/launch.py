@@ -86,9 +86,10 @@ class Launch:
         self.run = request.run
         self.image = request.image
         self.tool = request.tool
+        plan = request.plan
         self.facts = MachineFacts.of(
-            request.plan,
-            name=request.plan.name,
+            plan,
+            name=plan.name,
             image=request.image.manifest.name,
             accelerator_reason=request.accelerator.reason,
             qemu=request.qemu.version,

@@ -37,7 +37,8 @@ from vmrunner.image.nixos.entry import enter, sound
 from vmrunner.image.nixos.inputs import Inputs, record, unchanged
 from vmrunner.image.nixos.nix_build import add_root, build
 from vmrunner.image.nixos.nixpkgs import Nixpkgs, resolve
-from vmrunner.image.nixos.request import NixosRequest, Wanted, requests_directory, settle
+from vmrunner.image.nixos.request import Wanted, requests_directory, settle
+from vmrunner.image.request import ImageRequest
 
 PHASE: Final = "build"
 _ATTRIBUTE: Final = "image"
@@ -53,7 +54,7 @@ class _Remembered(BaseModel, frozen=True, extra="forbid"):
     inputs: Inputs
 
 
-def locate_nixos(request: NixosRequest) -> Located:
+def locate_nixos(request: ImageRequest) -> Located:
     """The image that the request gave, if all that it was made from is unchanged; Nix evaluates nothing for that.
 
     Otherwise nobody knows which image it will be, and the manifest has stand-ins. Raises ConfigError for an impossible
@@ -84,7 +85,7 @@ def locate_nixos(request: NixosRequest) -> Located:
     return Located(Image(store.image_directory(_UNKNOWN), promised), built=False)
 
 
-def build_nixos(request: NixosRequest, *, emit: Emit, deadline: Deadline, fresh: bool = False) -> Image:
+def build_nixos(request: ImageRequest, *, emit: Emit, deadline: Deadline, fresh: bool = False) -> Image:
     """The image of the request: from the store where nothing changed, else built by Nix, which may take long.
 
     With `fresh` Nix evaluates in any case. Raises ConfigError for an impossible request, HostError where there is no Nix,

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Final
 from pydantic import BaseModel
 
 from vmrunner.host.paths import data_dir
-from vmrunner.image.recipe import GUEST_TREE
+from vmrunner.image.recipe import GUEST_TREE, guest_files
 
 FORMAT_VERSION: Final = 1
 _MOST_ENTRIES: Final = 1000
@@ -100,11 +99,9 @@ def own_digest() -> str:
     """SHA-256 over vmrunner's own Nix expressions and the files that every guest gets: names, modes, contents."""
     digest = hashlib.sha256()
     for root in (data_dir("nix"), data_dir("images") / GUEST_TREE):
-        for path in sorted(root.rglob("*")):
-            if path.is_file():
-                executable = bool(path.stat().st_mode & stat.S_IXUSR)
-                content = hashlib.sha256(path.read_bytes()).hexdigest()
-                digest.update(f"{path.relative_to(root)}\0{executable}\0{content}\n".encode())
+        for file in guest_files(root):
+            content = hashlib.sha256(file.content).hexdigest()
+            digest.update(f"{file.path}\0{file.mode:o}\0{content}\n".encode())
     return digest.hexdigest()
 
 

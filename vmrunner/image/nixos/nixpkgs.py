@@ -16,6 +16,7 @@ from typing import Final
 
 from pydantic import BaseModel, ValidationError
 
+from vmrunner.config.checks import NIX_BASE32_HASH, SRI_HASH
 from vmrunner.errors import ConfigError, ImageBuildFailed
 from vmrunner.events import Phase
 from vmrunner.host.deadline import Deadline
@@ -31,9 +32,6 @@ _SPELLINGS: Final = (
     "vmrunner is used"
 )
 _URL: Final = re.compile(r"(?:https?|file)://.*")
-_SRI: Final = re.compile(r"sha256-[A-Za-z0-9+/]{43}=")
-# Nix's own base 32, which `nix-prefetch-url --unpack` prints.
-_BASE32: Final = re.compile(r"(?:sha256:)?([0-9a-df-np-sv-z]{52})")
 _BASE32_DIGITS: Final = "0123456789abcdfghijklmnpqrsvwxyz"
 _SHA256_BYTES: Final = 32
 # lib/minver.nix is `"2.18"`; lib/minfeatures.nix, its successor, has `compareVersions "2.18" builtins.nixVersion`.
@@ -164,9 +162,9 @@ def _require(minimum: str, nix: NixVersion, whose: str) -> None:
 
 def _url_source(text: str) -> UrlSource:
     url, _, digest = text.partition("#")
-    if base32 := _BASE32.fullmatch(digest):
+    if base32 := NIX_BASE32_HASH.fullmatch(digest):
         digest = _sri(base32[1])
-    if not _SRI.fullmatch(digest):
+    if not SRI_HASH.fullmatch(digest):
         raise ConfigError(
             f"`nixpkgs` is {text!r}, which does not end with the hash of what is there",
             hint="write URL#sha256-...; `nix-prefetch-url --unpack URL` prints the hash (URL#0abc... is taken too)",

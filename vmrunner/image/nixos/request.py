@@ -15,22 +15,9 @@ from vmrunner.host.nix_store import store_directory
 from vmrunner.host.paths import cache_dir, data_dir, private
 from vmrunner.image.nixos.nix_build import NixVersion, nix_version, program
 from vmrunner.image.nixos.nixpkgs import NpinsSource, Source, parse_source
+from vmrunner.image.request import ImageRequest
 
 _VERSION_SECONDS: Final = 20.0
-
-
-@dataclass(frozen=True)
-class NixosRequest:
-    """What a NixOS image is wanted to be.
-
-    `nixpkgs` is what the user wrote, None for vmrunner's pin; relative paths start at `directory`. `store_paths` go into
-    the image with all they refer to.
-    """
-
-    modules: tuple[Path, ...] = ()
-    nixpkgs: str | None = None
-    store_paths: tuple[str, ...] = ()
-    directory: Path = Path()
 
 
 @dataclass(frozen=True)
@@ -68,13 +55,13 @@ class Wanted:
         return (*self.modules, *(self.source.files if isinstance(self.source, NpinsSource) else ()))
 
 
-def settle(request: NixosRequest) -> Wanted:
+def settle(request: ImageRequest) -> Wanted:
     """Resolve all that is named. Raises ConfigError where something is not there, HostError where there is no Nix."""
     nix = nix_version(deadline=Deadline.after(_VERSION_SECONDS))
     for name in ("nix-instantiate", "nix-store"):
         program(name)
-    modules = tuple(_module(request.directory / path.expanduser()) for path in request.modules)
-    source = parse_source(request.nixpkgs, directory=request.directory)
+    modules = tuple(_module(path.expanduser()) for path in request.modules)
+    source = parse_source(request.nixpkgs, directory=Path.cwd())
     return Wanted(modules, source, tuple(sorted(set(request.store_paths))), nix)
 
 
