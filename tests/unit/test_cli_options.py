@@ -13,13 +13,14 @@ from click.testing import CliRunner
 
 from vmrunner.cli.options import config_options
 from vmrunner.config.load import load_config
+from vmrunner.config.option import SHAPE
 from vmrunner.config.rows import all_rows
 
 
 @click.command()
 @click.argument("workspace", default=".")
 @click.option("--json", "as_json", is_flag=True)
-@config_options("image", "machine", "guest", "archive", "run")
+@config_options(*SHAPE, "guest", "archive", "run")
 @click.pass_context
 def everything(context: click.Context, /, workspace: str, as_json: bool, **given: Any) -> None:
     """Print what was collected."""
@@ -27,7 +28,7 @@ def everything(context: click.Context, /, workspace: str, as_json: bool, **given
 
 
 @click.command()
-@config_options("machine")
+@config_options("cpu", "memory")
 def machine_only(config_file: Path | None, flags: dict[str, object]) -> None:
     """Print what was collected."""
     click.echo(json.dumps(flags))
@@ -108,7 +109,7 @@ def test_only_the_groups_asked_for() -> None:
 
 def test_single_options_are_left_out() -> None:
     @click.command()
-    @config_options("machine", leave_out=["memory"])
+    @config_options("cpu", "memory", leave_out=["memory"])
     def without_memory(config_file: Path | None, flags: dict[str, object]) -> None:
         click.echo(json.dumps(flags))
 

@@ -10,9 +10,20 @@ import pytest
 from fake_qemu import write_program
 from sample_plans import sample_plan
 
+from vmrunner.config.cpu_values import Topology
+from vmrunner.config.network_values import Forward
 from vmrunner.config.units import Size
 from vmrunner.machine import template_key as module
-from vmrunner.machine.plan import KernelBoot, LongLived, MachinePlan, MemoryFile, RootDisk, Share
+from vmrunner.machine.plan import (
+    DiskOptions,
+    KernelBoot,
+    LongLived,
+    MachinePlan,
+    MemoryFile,
+    Placement,
+    RootDisk,
+    Share,
+)
 from vmrunner.machine.template_key import template_key
 
 BOOT = sample_plan().boot
@@ -55,6 +66,16 @@ def test_a_key_is_a_name_for_a_directory(qemu: Path) -> None:
         {"shares": (*SHARES, Share("more", Path("/more"), readonly=True))},
         {"credentials": ()},
         {"extra_arguments": ("-device", "i6300esb")},
+        {"cpus_max": 4},
+        {"cpu_topology": Topology(1, 1, 2)},
+        {"cpu_features": ("pcid=off",)},
+        {"hugepages": "2M"},
+        {"disk_options": DiskOptions(cache="writethrough")},
+        {"mac": "52:54:00:00:00:01"},
+        {"watchdog": "reset"},
+        {"rng": "off"},
+        {"rtc": "localtime"},
+        {"rtc_drift": "slew"},
     ],
     ids=str,
 )
@@ -74,6 +95,13 @@ def test_what_must_match_makes_another_key(qemu: Path, changes: dict[str, Any]) 
         {"long_lived": LongLived(Path("/vm/monitor"), Path("/vm/console"))},
         {"memory_file": MemoryFile(Path("/ram"), shared=True)},
         {"incoming": True},
+        {"placement": Placement(((0, (1,)),), weight=50, quota=150, nice=5)},
+        {"prealloc": True},
+        {"balloon": True},
+        {"disk_options": DiskOptions("none", "native", "ignore", iothread=True)},
+        {"disk_limits": (("bps-total", 1 << 20),)},
+        {"forwards": (Forward("127.0.0.1", 8080, 80),)},
+        {"rng": "urandom"},
     ],
     ids=str,
 )
@@ -86,6 +114,8 @@ def test_every_field_of_a_plan_was_thought_of() -> None:
     assert set(MachinePlan.__dataclass_fields__) == {
         "name", "qemu", "machine_type", "accelerator", "cpu_model", "cpus", "memory", "boot", "disk", "network",
         "shares", "credentials", "serial_log", "extra_arguments", "memory_file", "incoming", "long_lived",
+            "cpus_max", "cpu_topology", "cpu_features", "placement", "hugepages", "prealloc", "balloon", "disk_options",
+            "disk_limits", "forwards", "mac", "watchdog", "rng", "rtc", "rtc_drift",
     }  # fmt: skip
 
 

@@ -15,7 +15,8 @@ from vmrunner.host.accelerator import Accelerator
 from vmrunner.host.facts import HostFacts
 from vmrunner.host.qemu import Qemu
 from vmrunner.machine.plan import KernelBoot, MachinePlan, RootDisk, Share, with_shares
-from vmrunner.run.planning import Places, check_against_host, plan_machine
+from vmrunner.run.planning import Places, plan_machine
+from vmrunner.run.requirements import check_against_host
 
 QEMU = Qemu(Path("/usr/bin/qemu-system-x86_64"), "7.2.22")
 TCG = Accelerator("tcg", "max", "TCG was asked for", "it reached 64-bit mode", ())

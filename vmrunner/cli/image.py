@@ -16,6 +16,7 @@ from vmrunner.cli.options import config_options
 from vmrunner.cli.progress import open_display
 from vmrunner.cli.table import moment, print_table
 from vmrunner.config.load import load_config
+from vmrunner.config.option import SHAPE
 from vmrunner.config.units import Duration, Size
 from vmrunner.errors import ImageError
 from vmrunner.host.deadline import Deadline
@@ -51,7 +52,7 @@ def build(context: click.Context, config_file: Path | None, flags: Mapping[str, 
 
 
 @command.command("verify")
-@config_options("image", "machine", "run", leave_out=("start", "shards", "keep", "format"))
+@config_options(*SHAPE, "run", leave_out=("start", "shards", "keep", "format"))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_context
 def verify(

@@ -16,6 +16,7 @@ import click
 from vmrunner.cli.options import config_options
 from vmrunner.cli.progress import open_display
 from vmrunner.config.load import Loaded, load_config
+from vmrunner.config.option import SHAPE
 from vmrunner.host.signals import interruptible
 from vmrunner.run.preview import Preview, preview_run
 
@@ -23,7 +24,7 @@ from vmrunner.run.preview import Preview, preview_run
 @click.command("plan")
 @click.argument("workspace", type=click.Path(path_type=Path), default=".")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-@config_options("image", "machine", "guest", "archive", "run")
+@config_options(*SHAPE, "guest", "archive", "run")
 def command(workspace: Path, as_json: bool, config_file: Path | None, flags: Mapping[str, object]) -> None:
     """Show every setting with where it comes from, and the QEMU argument list that follows from them.
 

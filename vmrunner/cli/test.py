@@ -16,6 +16,7 @@ from vmrunner.cli.dashes import AFTER_DASHES, CommandWithRest
 from vmrunner.cli.options import config_options
 from vmrunner.cli.progress import Lines, open_display
 from vmrunner.config.load import load_config
+from vmrunner.config.option import SHAPE
 from vmrunner.config.rows import rows_of
 from vmrunner.errors import exit_code_of
 from vmrunner.host.signals import interruptible
@@ -26,7 +27,7 @@ from vmrunner.run.vm_seat import VmChoice
 
 @click.command("test", cls=CommandWithRest, rest="NEXTEST ARGS")
 @click.argument("workspace", type=click.Path(path_type=Path), default=".")
-@config_options("image", "machine", "guest", "archive", "run")
+@config_options(*SHAPE, "guest", "archive", "run")
 @click.option("--vm", metavar="NAME", help="Run in this long-lived VM, as it is, instead of in a fresh one.")
 @click.option("--reset", is_flag=True, help="With --vm: make the VM clean first.")
 @click.option("--no-wait", is_flag=True, help="With --vm: fail at once where another run has the VM.")
@@ -87,7 +88,7 @@ def _chosen_vm(
 
 def _refuse_shape(vm: str, flags: Mapping[str, object]) -> None:
     """Flags that shape a machine say nothing to one that is there already; settings of the project's file may stay."""
-    shaping = [row.flag for row in rows_of("image", "machine") if row.field in flags] + [
+    shaping = [row.flag for row in rows_of(*SHAPE) if row.field in flags] + [
         row.flag for row in rows_of("guest") if row.field in flags and row.field in {"hostname", "machine_id"}
     ]
     if shaping:

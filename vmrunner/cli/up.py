@@ -13,6 +13,7 @@ import click
 from vmrunner.cli.options import config_options
 from vmrunner.cli.progress import open_display
 from vmrunner.config.load import load_config
+from vmrunner.config.option import SHAPE
 from vmrunner.host.deadline import Deadline
 from vmrunner.host.signals import interruptible
 from vmrunner.machine.vm_record import DEFAULT_NAME
@@ -23,7 +24,7 @@ _FOR_TESTS_ALONE = ("hosts", "env", "shards", "keep", "format")
 
 @click.command("up")
 @click.argument("name", default=DEFAULT_NAME)
-@config_options("image", "machine", "guest", "run", leave_out=_FOR_TESTS_ALONE, also=("nix_store",))
+@config_options(*SHAPE, "guest", "run", leave_out=_FOR_TESTS_ALONE, also=("nix_store",))
 def command(name: str, config_file: Path | None, flags: Mapping[str, object]) -> None:
     """Start the VM NAME, made where there is none yet, and leave it running.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import difflib
 import ipaddress
 import os
@@ -29,6 +30,8 @@ _URL = re.compile(r"[a-z][a-z0-9+.-]*://\S+")
 SRI_HASH = re.compile(r"sha256-[A-Za-z0-9+/]{43}=")
 NIX_BASE32_HASH = re.compile(r"(?:sha256:)?([0-9a-df-np-sv-z]{52})")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_MODULE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_SYSCTL = re.compile(r"[A-Za-z0-9_-]+(?:[./][A-Za-z0-9_*:-]+)+")
 _CPU_MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._,+=-]*")
 _HOST_NAME_LENGTH = 253
 _HOSTS_FORMS = "in vmrunner.yaml write 10.0.2.2: [db.test], in a flag db.test=10.0.2.2"
@@ -56,6 +59,50 @@ def lasting_at_most(most: str) -> Callable[[Duration], Duration]:
         return value
 
     return check
+
+
+def at_most(most: str) -> Callable[[Duration], Duration]:
+    """A check that a duration is no longer than `most`."""
+
+    def check(value: Duration) -> Duration:
+        if value > Duration.parse(most):
+            raise ValueError(f"impossible duration: {str(value)!r} (want {most} at most)")
+        return value
+
+    return check
+
+
+def switch(value: object) -> object:
+    """`on` or `off`; what else YAML has for that is taken too."""
+    text = str(value).lower()
+    return {"true": "on", "yes": "on", "false": "off", "no": "off"}.get(text, text)
+
+
+def rtc(value: str) -> str:
+    """What QEMU's `-rtc base=` takes: `utc`, `localtime`, or a time without a zone."""
+    if value in {"utc", "localtime"}:
+        return value
+    try:
+        found = datetime.datetime.fromisoformat(value)
+    except ValueError:
+        found = None
+    if found is None or found.tzinfo or found.microsecond:
+        raise ValueError(f"not a time: {value!r} (want utc, localtime or for example 2030-01-01T00:00:00)")
+    return found.isoformat()
+
+
+def module_name(value: str) -> str:
+    """The name of a kernel module."""
+    if not _MODULE.fullmatch(value):
+        raise ValueError(f"not a kernel module: {value!r} (want for example dummy)")
+    return value
+
+
+def sysctl_name(value: str) -> str:
+    """The name of a kernel parameter, such as `net.ipv4.ip_forward`."""
+    if not _SYSCTL.fullmatch(value):
+        raise ValueError(f"not a kernel parameter: {value!r} (want for example vm.swappiness)")
+    return value
 
 
 def package_name(value: str) -> str:

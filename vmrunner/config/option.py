@@ -5,9 +5,15 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
-Group = Literal["image", "machine", "guest", "archive", "run"]
+Group = Literal[
+    "image", "machine", "cpu", "memory", "disk", "network", "devices", "kernel", "guest", "archive", "run"
+]
+SHAPE: Final[tuple[Group, ...]] = (
+    "image", "machine", "cpu", "memory", "disk", "network", "devices", "kernel",
+)  # fmt: skip
+"""The groups that make a machine what it is; the others are of its guest's names, and of what is run in it."""
 
 
 @dataclass(frozen=True)
@@ -49,3 +55,14 @@ def parse_env_pairs(words: Sequence[str]) -> dict[str, str | None]:
         name, equals, value = word.partition("=")
         env[name] = value if equals else None
     return env
+
+
+def parse_value_pairs(words: Sequence[str]) -> dict[str, str]:
+    """Turn `NAME=VALUE` words into a mapping; raises ValueError for a word without `=`."""
+    pairs = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals:
+            raise ValueError(f"not NAME=VALUE: {word!r}")
+        pairs[name.strip()] = value.strip()
+    return pairs

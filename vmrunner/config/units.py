@@ -15,7 +15,8 @@ _SIZE = re.compile(
 _FACTORS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _MILLISECOND = 0.001
 _DURATION = re.compile(
-    r"(?:(\d{1,9})h)?\s*(?:(\d{1,9})m(?:in)?)?\s*(?:(\d{1,9}(?:\.\d{1,9})?)s)?|(\d{1,9}(?:\.\d{1,9})?)",
+    r"(?:(\d{1,9})h)?\s*(?:(\d{1,9})m(?:in)?)?\s*(?:(\d{1,9}(?:\.\d{1,9})?)s)?\s*(?:(\d{1,9}(?:\.\d{1,9})?)ms)?"
+    r"|(\d{1,9}(?:\.\d{1,9})?)",
     re.IGNORECASE | re.ASCII,
 )
 
@@ -70,7 +71,7 @@ class Size(int):
 
 
 class Duration(float):
-    """A number of seconds, written `90`, `90s`, `30m`, `1h30m`; each part of a longer one has its unit."""
+    """A number of seconds, written `90`, `90s`, `30m`, `1h30m`, `250ms`; each part of a longer one has its unit."""
 
     @classmethod
     def parse(cls, text: str | float) -> Self:
@@ -80,8 +81,8 @@ class Duration(float):
         match = _DURATION.fullmatch(str(text).strip())
         if match is None or not any(match.groups()):
             raise ValueError(f"not a duration: {text!r} (want for example 90s, 30m or 1h30m)")
-        hours, minutes, seconds, bare = (float(part or 0) for part in match.groups())
-        return cls(hours * 3600 + minutes * 60 + seconds + bare)
+        hours, minutes, seconds, thousandths, bare = (float(part or 0) for part in match.groups())
+        return cls(hours * 3600 + minutes * 60 + seconds + thousandths / 1000 + bare)
 
     def __str__(self) -> str:
         """The spelling that `parse` reads back, exact to the millisecond: `1h30m`, `90s` as `1m30s`."""

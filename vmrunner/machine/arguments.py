@@ -6,14 +6,25 @@ Facts about options are from the QEMU manual (qemu(1), QEMU 7.2) unless a commen
 from __future__ import annotations
 
 import base64
-from pathlib import Path
 
-from vmrunner.config.units import Size
-from vmrunner.machine.plan import MachinePlan, Share
+from vmrunner.machine.hardware.devices import (
+    clock_arguments,
+    device_arguments,
+    late_device_arguments,
+    share_arguments,
+)
+from vmrunner.machine.hardware.disks import disk_arguments
+from vmrunner.machine.hardware.network import GUEST_SSH_PORT, NETDEV_ID, network_arguments
+from vmrunner.machine.hardware.processor import MEMORY_ID, machine_arguments, memory_arguments
+from vmrunner.machine.hardware.words import option
+from vmrunner.machine.plan import MachinePlan
 
-NETDEV_ID = "net0"
-MEMORY_ID = "ram"
-GUEST_SSH_PORT = 22
+__all__ = [
+    "GUEST_SSH_PORT", "MEMORY_ID", "NETDEV_ID", "boot_arguments", "clock_arguments", "credential_arguments",
+    "device_arguments", "disk_arguments", "late_device_arguments", "lifecycle_arguments", "machine_arguments",
+    "memory_arguments", "monitor_arguments", "network_arguments", "qemu_arguments", "serial_arguments",
+    "share_arguments",
+]  # fmt: skip
 
 
 def qemu_arguments(plan: MachinePlan, *, monitor_fd: int | str | None = None) -> list[str]:
@@ -28,47 +39,15 @@ def qemu_arguments(plan: MachinePlan, *, monitor_fd: int | str | None = None) ->
         *serial_arguments(plan),
         *disk_arguments(plan),
         *network_arguments(plan),
-        *device_arguments(),
+        *device_arguments(plan),
         *share_arguments(plan.shares),
+        *late_device_arguments(plan),
+        *clock_arguments(plan),
         *credential_arguments(plan.credentials),
         # A secret, so from a file: everybody may read a process's arguments.
-        *("-smbios", _option("type=11", path=plan.host_key_file)),
+        *("-smbios", option("type=11", path=plan.host_key_file)),
         *plan.extra_arguments,
     ]
-
-
-def machine_arguments(plan: MachinePlan) -> list[str]:
-    """Machine type, accelerator and CPUs, and nothing that QEMU would add by itself.
-
-    The type is named with its version: a saved state fits that version only.
-    """
-    # Translated code may take 256 MiB; by default it is 1 GiB for each machine, and no faster (measured).
-    tcg = _option("tcg", thread="multi", **{"tb-size": "256"})
-    accelerator = tcg if plan.accelerator == "tcg" else "kvm"
-    return [
-        "-name", _option(f"guest={_escape(plan.name)}"),
-        "-nodefaults", "-no-user-config",
-        "-display", "none",
-        "-machine", f"{plan.machine_type},vmport=off,memory-backend={MEMORY_ID}",
-        "-accel", accelerator,
-        "-cpu", plan.cpu_model,
-        "-smp", str(plan.cpus),
-    ]  # fmt: skip
-
-
-def memory_arguments(plan: MachinePlan) -> list[str]:
-    """The guest's memory, always a backend of the same name: saved state refers to it by that.
-
-    QEMU opens the file of a private mapping for writing too (7.2, measured), but does not write to it.
-    """
-    size = _memory_size(plan.memory)
-    if plan.memory_file is None:
-        backend = _option("memory-backend-ram", id=MEMORY_ID, size=size)
-    else:
-        share = "on" if plan.memory_file.shared else "off"
-        path = {"mem-path": plan.memory_file.path}
-        backend = _option("memory-backend-file", id=MEMORY_ID, size=size, share=share, **path)
-    return ["-m", f"size={size}", "-object", backend]
 
 
 def lifecycle_arguments(plan: MachinePlan) -> list[str]:
@@ -78,9 +57,10 @@ def lifecycle_arguments(plan: MachinePlan) -> list[str]:
     seen before anything else happens. An incoming machine stays stopped until it is told to go on.
     """
     reboot = "reset" if plan.long_lived else "shutdown"
+    watchdog = f",watchdog={plan.watchdog}" if plan.watchdog else ""
     return [
         "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
-        "-action", f"reboot={reboot},shutdown=poweroff,panic=pause",
+        "-action", f"reboot={reboot},shutdown=poweroff,panic=pause{watchdog}",
         *(("-incoming", "defer", "-S") if plan.incoming else ()),
     ]  # fmt: skip
 
@@ -91,11 +71,11 @@ def monitor_arguments(plan: MachinePlan, monitor_fd: int | str | None) -> list[s
     A long-lived machine listens on a path, for whoever comes later.
     """
     if plan.long_lived:
-        endpoint = _option(
+        endpoint = option(
             "socket", id="monitor", path=plan.long_lived.monitor_socket, server="on", wait="off"
         )
     else:
-        endpoint = _option("socket", id="monitor", fd=str(monitor_fd))
+        endpoint = option("socket", id="monitor", fd=str(monitor_fd))
     return ["-chardev", endpoint, "-mon", "chardev=monitor,mode=control"]
 
 
@@ -112,63 +92,13 @@ def boot_arguments(plan: MachinePlan) -> list[str]:
 def serial_arguments(plan: MachinePlan) -> list[str]:
     """The first UART is the guest's console; all it prints is kept. A long-lived machine's can be typed at too."""
     if plan.long_lived:
-        chardev = _option(
+        chardev = option(
             "socket", id="serial", path=plan.long_lived.console_socket, server="on", wait="off",
             logfile=plan.serial_log, logappend="on",
         )  # fmt: skip
     else:
-        chardev = _option("file", id="serial", path=plan.serial_log)
+        chardev = option("file", id="serial", path=plan.serial_log)
     return ["-chardev", chardev, "-serial", "chardev:serial"]
-
-
-def disk_arguments(plan: MachinePlan) -> list[str]:
-    """The root disk. Flushes of a throw-away machine are not passed on: its overlay need not outlive a host crash."""
-    flush = {"cache.no-flush": "off" if plan.long_lived else "on"}
-    return [
-        "-blockdev", _option(
-            "file", **{"node-name": "root-file"}, filename=plan.disk.overlay, discard="unmap", **flush
-        ),
-        "-blockdev", _option("qcow2", **{"node-name": "root"}, file="root-file", discard="unmap", **flush),
-        "-device", _option("virtio-blk-pci", id="disk0", drive="root", serial="root"),
-    ]  # fmt: skip
-
-
-def network_arguments(plan: MachinePlan) -> list[str]:
-    """One NIC on QEMU's user network, with a forward to sshd on a loopback port that QEMU chooses.
-
-    `restrict=on` leaves that forward and cuts all else off. Port 0 is asked for here and read back from the running
-    QEMU, so that two machines never want the same port. The NIC has no option ROM: nothing boots from it.
-    """
-    return [
-        "-netdev", _option(
-            "user", id=NETDEV_ID, ipv6="off", restrict="on" if plan.network == "restricted" else "off",
-            hostfwd=f"tcp:127.0.0.1:0-:{GUEST_SSH_PORT}",
-        ),
-        "-device", _option("virtio-net-pci", id="nic0", netdev=NETDEV_ID, romfile=""),
-    ]  # fmt: skip
-
-
-def device_arguments() -> list[str]:
-    """Entropy, a generation id that tells a restored guest it is a new machine, and a panic that is heard."""
-    return [
-        "-device", "virtio-rng-pci,id=rng0",
-        "-device", "vmgenid,id=vmgenid0,guid=auto",
-        "-device", "pvpanic-pci,id=pvpanic0",
-    ]  # fmt: skip
-
-
-def share_arguments(shares: tuple[Share, ...]) -> list[str]:
-    """The 9p exports. `security_model=none`: files belong to QEMU's user, whatever the guest's root says."""
-    arguments: list[str] = []
-    for share in shares:
-        arguments += [
-            "-fsdev", _option(
-                "local", id=f"fs-{share.tag}", path=share.path, security_model="none", multidevs="remap",
-                readonly="on" if share.readonly else "off",
-            ),
-            "-device", _option("virtio-9p-pci", id=f"share-{share.tag}", fsdev=f"fs-{share.tag}", mount_tag=share.tag),
-        ]  # fmt: skip
-    return arguments
 
 
 def credential_arguments(credentials: tuple[tuple[str, str], ...]) -> list[str]:
@@ -178,18 +108,3 @@ def credential_arguments(credentials: tuple[tuple[str, str], ...]) -> list[str]:
         encoded = base64.b64encode(value.encode()).decode()
         arguments += ["-smbios", f"type=11,value=io.systemd.credential.binary:{name}={encoded}"]
     return arguments
-
-
-def _memory_size(size: Size) -> str:
-    """QEMU takes a number without a unit for mebibytes."""
-    text = str(size)
-    return f"{text}B" if text.isdecimal() else text
-
-
-def _option(first: str, **properties: str | Path) -> str:
-    """Render `first,key=value,...`, with commas in values doubled as QEMU wants them."""
-    return ",".join([first, *(f"{key}={_escape(str(value))}" for key, value in properties.items())])
-
-
-def _escape(value: str) -> str:
-    return value.replace(",", ",,")

@@ -14,8 +14,9 @@ from vmrunner.host.log_end import tail
 from vmrunner.host.signals import shielded
 from vmrunner.machine.arguments import qemu_arguments
 from vmrunner.machine.device_state import SavedState
-from vmrunner.machine.machine import Machine, MachineState, hand_over_host_key
+from vmrunner.machine.machine import Machine, MachineState, hand_over_host_key, let_go_of_memory
 from vmrunner.machine.monitor import CommandRefused, MonitorLost, open_monitor
+from vmrunner.machine.placement import place
 from vmrunner.machine.plan import MachinePlan
 from vmrunner.machine.qemu_process import ForeignQemu, Process, start_detached_qemu
 from vmrunner.machine.vm_record import VmRecord
@@ -48,6 +49,8 @@ def start_detached(
     try:
         try:
             with _connected(plan, process, login_key, deadline) as machine:
+                let_go_of_memory(plan)
+                place(machine.monitor, machine.pid, plan)
                 if saved:
                     machine.load(saved, deadline=deadline.within(_LOAD_SECONDS))
                 yield machine

@@ -11,6 +11,7 @@ from vmrunner.machine.monitor import MachineEvent
 
 _PANIC_LINE = "Kernel panic"
 _SHOWN_LINES = 40
+_HARMLESS_WATCHDOG_ACTIONS = {"none", "debug", "inject-nmi"}
 _SHUTDOWN_SENTENCES = {
     "guest-shutdown": "the guest shut itself down",
     "guest-reset": "the guest rebooted itself",
@@ -62,7 +63,7 @@ def demise_by_events(events: Iterable[MachineEvent]) -> Demise | None:
             reason = str(event.data.get("reason", "unknown"))
             sentence = _SHUTDOWN_SENTENCES.get(reason, f"the machine shut down ({reason})")
             return Demise(sentence, panicked=reason == "guest-panic")
-        if event.name == "WATCHDOG":
+        if event.name == "WATCHDOG" and event.data.get("action") not in _HARMLESS_WATCHDOG_ACTIONS:
             return Demise("the guest hung and its watchdog fired")
     return None
 

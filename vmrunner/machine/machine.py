@@ -21,10 +21,12 @@ from vmrunner.host.deadline import Deadline
 from vmrunner.host.log_end import tail
 from vmrunner.host.process import run_command
 from vmrunner.host.signals import shielded
+from vmrunner.host.sparse_copy import copy_sparse
 from vmrunner.machine.arguments import GUEST_SSH_PORT, NETDEV_ID, qemu_arguments
 from vmrunner.machine.device_state import SavedState, StateNotTransferred, load_state, resume
 from vmrunner.machine.health import Demise, demise_by_events, demise_by_exit
 from vmrunner.machine.monitor import CommandRefused, Monitor, MonitorLost, open_monitor
+from vmrunner.machine.placement import place, release
 from vmrunner.machine.plan import MachinePlan, MemoryFile, RootDisk, with_credential
 from vmrunner.machine.qemu_process import Process, start_qemu
 from vmrunner.machine.templates import Template
@@ -90,7 +92,7 @@ class Machine:
                 raise self._process.exited_error("while its saved state was loaded") from error
             raise BootError(f"the saved state could not be loaded: {error}") from error
         self.is_up = True
-        self.clock_shift = resumed_at - saved.guest_clock
+        self.clock_shift = self.plan.clock_at_start(resumed_at) - saved.guest_clock
 
     def wait_ready(self, deadline: Deadline) -> None:
         """Wait until the guest lets us log in.
@@ -190,17 +192,21 @@ def open_machine(
                 f"QEMU does not answer on its monitor: {error}", details=tail(qemu_log)
             ) from error
         try:
+            let_go_of_memory(plan)
+            place(monitor, machine.pid, plan)
             if template:
                 machine.load(template.saved, deadline=deadline.within(_LOAD_SECONDS))
             yield machine
         finally:
             with shielded():
                 machine.stop()
+                release(plan)
 
 
 def _make_disk(plan: MachinePlan, template: Template | None, deadline: Deadline) -> None:
     if template:
         copy_overlay(template, plan.disk.overlay)
+        copy_memory(template, plan)
     else:
         make_overlay(plan.disk, qemu_img=plan.qemu.with_name("qemu-img"), deadline=deadline)
 
@@ -216,9 +222,33 @@ def restored(plan: MachinePlan, template: Template) -> MachinePlan:
     return replace(
         with_credential(plan, template.record.public_key),
         disk=replace(plan.disk, backing_file=template.disk, backing_format="qcow2"),
-        memory_file=MemoryFile(template.ram, shared=False),
+        memory_file=memory_from(template, plan),
         incoming=True,
     )
+
+
+def memory_from(template: Template, plan: MachinePlan) -> MemoryFile:
+    """The file that is the memory of a machine like `plan`: the template's, or a copy for one with a balloon.
+
+    What a balloon takes from the guest QEMU cuts out of the file (QEMU 7.2, ram_block_discard_range; measured), and with
+    it out of all machines that share it. A guest can do that without being asked.
+    """
+    if plan.balloon:
+        return MemoryFile(plan.disk.overlay.with_name("ram"), shared=False, own=True)
+    return MemoryFile(template.ram, shared=False)
+
+
+def copy_memory(template: Template, plan: MachinePlan) -> None:
+    """Make the memory file of a machine that has one of its own; 0.1 s for 250 MB (measured)."""
+    if plan.memory_file and plan.memory_file.own:
+        plan.memory_file.path.unlink(missing_ok=True)
+        copy_sparse(template.ram, plan.memory_file.path)
+
+
+def let_go_of_memory(plan: MachinePlan) -> None:
+    """Remove the memory file of its own that QEMU has open by now."""
+    if plan.memory_file and plan.memory_file.own:
+        plan.memory_file.path.unlink(missing_ok=True)
 
 
 def copy_overlay(template: Template, overlay: Path) -> None:

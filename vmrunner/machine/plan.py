@@ -5,10 +5,13 @@ The QEMU argument list is a pure function of a `MachinePlan` (see `vmrunner.mach
 
 from __future__ import annotations
 
+import datetime
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from vmrunner.config.cpu_values import Topology
+from vmrunner.config.network_values import Forward
 from vmrunner.config.units import Size
 from vmrunner.guest.key import CREDENTIAL
 
@@ -51,11 +54,35 @@ class MemoryFile:
     """A file that is the guest's memory.
 
     `shared`: what the guest writes goes to the file (mmap(2), MAP_SHARED); else it stays in QEMU's own memory, and the
-    file is only read (MAP_PRIVATE).
+    file is only read (MAP_PRIVATE). `own`: no other machine has it, and it can go when QEMU has opened it.
     """
 
     path: Path
     shared: bool
+    own: bool = False
+
+
+@dataclass(frozen=True)
+class DiskOptions:
+    """How QEMU reads and writes the root disk. `cache` is a mode of QEMU's, or `auto` (by how long the machine lives)."""
+
+    cache: Literal["auto", "writeback", "none", "writethrough", "directsync", "unsafe"] = "auto"
+    aio: Literal["threads", "native", "io_uring"] = "threads"
+    discard: Literal["unmap", "ignore"] = "unmap"
+    iothread: bool = False
+
+
+@dataclass(frozen=True)
+class Placement:
+    """How this host runs the machine's threads; nothing of it is in QEMU's arguments.
+
+    `pins` are the host CPUs of each vCPU that is pinned, `weight` and `quota` (percent of one CPU) those of a cgroup.
+    """
+
+    pins: tuple[tuple[int, tuple[int, ...]], ...] = ()
+    weight: int | None = None
+    quota: int | None = None
+    nice: int = 0
 
 
 @dataclass(frozen=True)
@@ -74,7 +101,8 @@ class MachinePlan:
     """Everything about one machine, resolved; paths are absolute.
 
     `machine_type` is QEMU's versioned name, such as `pc-q35-7.2`. An `incoming` machine does not boot: it waits for
-    saved device state to be loaded into it.
+    saved device state to be loaded into it. Up to `cpus_max` vCPUs can be in use (None: as many as there are at the
+    start). `disk_limits` are properties of QEMU's throttle group. `rtc` is what the clock shows at the start.
     """
 
     name: str
@@ -94,6 +122,38 @@ class MachinePlan:
     memory_file: MemoryFile | None = None
     incoming: bool = False
     long_lived: LongLived | None = None
+    cpus_max: int | None = None
+    cpu_topology: Topology | None = None
+    cpu_features: tuple[str, ...] = ()
+    placement: Placement = Placement()
+    hugepages: Literal["off", "2M", "1G"] = "off"
+    prealloc: bool = False
+    balloon: bool = False
+    disk_options: DiskOptions = DiskOptions()
+    disk_limits: tuple[tuple[str, int], ...] = ()
+    forwards: tuple[Forward, ...] = ()
+    mac: str | None = None
+    watchdog: str | None = None
+    rng: Literal["builtin", "urandom", "off"] = "builtin"
+    rtc: str = "utc"
+    rtc_drift: Literal["none", "slew"] = "none"
+
+    @property
+    def most_cpus(self) -> int:
+        """The vCPUs that can be in use."""
+        return self.cpus_max or self.cpus
+
+    def clock_at_start(self, now: float) -> float:
+        """What the guest's clock shows when it starts at `now`; both in seconds since the epoch.
+
+        Linux takes a real-time clock for UTC, so `localtime` is off by the zone.
+        """
+        if self.rtc == "utc":
+            return now
+        if self.rtc == "localtime":
+            offset = datetime.datetime.fromtimestamp(now).astimezone().utcoffset()
+            return now + (offset.total_seconds() if offset else 0.0)
+        return datetime.datetime.fromisoformat(self.rtc).replace(tzinfo=datetime.UTC).timestamp()
 
     @property
     def store(self) -> Path | None:

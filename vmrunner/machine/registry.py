@@ -21,6 +21,7 @@ from typing import Final
 
 from vmrunner.errors import RunTimeout, UsageError, VmBusy, VmDamaged, VmNotRunning
 from vmrunner.events import Emit, Note
+from vmrunner.host.cpu_share import drop_group
 from vmrunner.host.deadline import Deadline
 from vmrunner.host.files import locked, remove_tree, try_lock, write_atomically
 from vmrunner.host.paths import private, vms_dir
@@ -211,6 +212,8 @@ def end_process(directory: VmDirectory, record: VmRecord | None) -> None:
     # Commas in the value of a QEMU option are doubled.
     for stray in processes_with_argument(f"filename={directory.disk}".replace(",", ",,")):
         stray.end(grace=0)
+    if record:
+        drop_group(record.plan.name)
 
 
 def reap_abandoned(emit: Emit) -> None:

@@ -14,9 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from vmrunner.machine.arguments import qemu_arguments
-from vmrunner.machine.plan import MachinePlan, RootDisk
+from vmrunner.machine.plan import DiskOptions, MachinePlan, Placement, RootDisk
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Counts up with every change in what a template consists of or how it is made (what warms it, how that is undone); part
 of the key and of its record."""
 
@@ -27,7 +27,8 @@ _CPUINFO = Path("/proc/cpuinfo")
 def template_key(plan: MachinePlan, *, image_digest: str, guest_tools: Mapping[str, str]) -> str:
     """The key for machines like `plan`. `guest_tools` names what is put into the guest before it is saved.
 
-    Not in it: names and paths of shares and logs, the login key, the kind of network, how long the machine lives.
+    Not in it: names and paths of shares and logs, the login key, the kind of network, how long the machine lives, and
+    all else that is set when a machine starts from the template, not when that is made.
     """
     parts = {
         "format": FORMAT_VERSION,
@@ -36,24 +37,43 @@ def template_key(plan: MachinePlan, *, image_digest: str, guest_tools: Mapping[s
         "processor": _processor() if plan.accelerator == "kvm" else None,
         "arguments": qemu_arguments(_without_its_own(plan), monitor_fd="any"),
         "disk": [str(plan.disk.backing_file), plan.disk.backing_format, int(plan.disk.size)],
+        "boot": [_identity(path) for path in (plan.boot.kernel, plan.boot.initrd) if path and path.exists()],
         "guest_tools": dict(guest_tools),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _without_its_own(plan: MachinePlan) -> MachinePlan:
-    """The plan with stand-ins for what is a single machine's own."""
+def shape_of(plan: MachinePlan) -> MachinePlan:
+    """The plan without what can be another for each machine that is restored: what its template is booted as.
+
+    A write-through cache stays, for the guest sees it; so does a random number generator that is off.
+    """
+    written_through = plan.disk_options.cache in {"writethrough", "directsync"}
     return replace(
         plan,
-        name="any",
-        disk=RootDisk(_ANY, plan.disk.backing_file, plan.disk.backing_format, plan.disk.size),
         network="restricted",
-        shares=tuple(replace(share, path=_ANY) for share in plan.shares),
-        credentials=tuple((name, "any") for name, _ in plan.credentials),
-        serial_log=_ANY,
+        forwards=(),
+        placement=Placement(),
+        prealloc=False,
+        balloon=False,
+        disk_options=DiskOptions(cache="writethrough" if written_through else "auto"),
+        disk_limits=(),
+        rng="off" if plan.rng == "off" else "builtin",
         memory_file=None,
         incoming=False,
         long_lived=None,
+    )
+
+
+def _without_its_own(plan: MachinePlan) -> MachinePlan:
+    """The plan with stand-ins for what is a single machine's own."""
+    return replace(
+        shape_of(plan),
+        name="any",
+        disk=RootDisk(_ANY, plan.disk.backing_file, plan.disk.backing_format, plan.disk.size),
+        shares=tuple(replace(share, path=_ANY) for share in plan.shares),
+        credentials=tuple((name, "any") for name, _ in plan.credentials),
+        serial_log=_ANY,
     )
 
 

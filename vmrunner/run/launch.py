@@ -33,7 +33,7 @@ from vmrunner.machine.plan import MachinePlan, with_credential
 from vmrunner.machine.templates import Template, TemplateUnusable
 from vmrunner.nextest.tool import NextestTool
 from vmrunner.run.directory import RunDirectory
-from vmrunner.run.planning import plan_machine, preparation_of
+from vmrunner.run.planning import adjustment_of, can_be_templated, hint_for, plan_machine, preparation_of
 from vmrunner.run.seat import MachineFacts, ReadySeat, Start
 from vmrunner.run.template_making import TemplateRequest, find, find_or_make
 
@@ -110,7 +110,7 @@ class Launch:
 
     def begin(self) -> None:
         """Start restoring right away where there is a template; called from the main thread, as `start_qemu` wants."""
-        if self.request.config.start == "booted":
+        if not self._may_be_restored:
             return
         template = find(self.request.template.key, emit=self._emit)
         if template:
@@ -122,11 +122,21 @@ class Launch:
         Raises BootError and GuestError where the boot fails too, or a restored machine was asked for.
         """
         machine = self._machine_that_answers()
-        preparation = replace(preparation_of(self.request.config), clock_shift=machine.clock_shift)
-        return ReadySeat(machine, self.request.run, shlex.join(preparation.command_for_run(self.run.id)))
+        config = self.request.config
+        preparation = replace(preparation_of(config), clock_shift=machine.clock_shift)
+        adjusting = adjustment_of(config, machine.plan, rescan=self._template is not None).script()
+        prelude = shlex.join(preparation.command_for_run(self.run.id))
+        if adjusting:
+            # In a shell of its own, whose end is not that of the command which waits for the unit.
+            prelude = f"( {adjusting} ) && {prelude}"
+        return ReadySeat(machine, self.request.run, prelude, hint_for(config))
+
+    @property
+    def _may_be_restored(self) -> bool:
+        return self.request.config.start != "booted" and can_be_templated(self.request.config)
 
     def _machine_that_answers(self) -> Machine:
-        if self._login is None and self.request.config.start != "booted":
+        if self._login is None and self._may_be_restored:
             template = find_or_make(self.request.template, emit=self._emit, deadline=self._deadline)
             if template:
                 self._try_to_restore(template)

@@ -9,7 +9,6 @@ from vmrunner.config.model import Config
 from vmrunner.events import Emit, Note, phase
 from vmrunner.host.accelerator import choose_accelerator
 from vmrunner.host.deadline import Deadline
-from vmrunner.host.facts import read_facts
 from vmrunner.host.qemu import find_qemu
 from vmrunner.image.manifest import Image
 from vmrunner.image.request import ImageRequest
@@ -18,7 +17,7 @@ from vmrunner.image.store import hold
 from vmrunner.nextest.tool import NextestTool
 from vmrunner.run.directory import RunDirectory
 from vmrunner.run.launch import Launch, LaunchRequest, launching
-from vmrunner.run.planning import check_against_host
+from vmrunner.run.requirements import check_settings
 
 
 class NewMachines:
@@ -27,7 +26,7 @@ class NewMachines:
     def __init__(
         self, run: RunDirectory, config: Config, tool: NextestTool, *, emit: Emit, deadline: Deadline
     ) -> None:
-        check_against_host(config, read_facts())
+        check_settings(config)
         self._config = config
         self._tool = tool
         self._emit = emit

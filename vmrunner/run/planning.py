@@ -6,16 +6,28 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
+from vmrunner.config.cpu_values import Topology, percent_of, pins_of
+from vmrunner.config.disk_values import throttle_limits
 from vmrunner.config.model import Config
+from vmrunner.config.network_values import Forward, bits_of
 from vmrunner.config.units import Size
-from vmrunner.errors import ConfigError
+from vmrunner.guest.adjustment import Adjustment
 from vmrunner.guest.key import CREDENTIAL
 from vmrunner.guest.preparation import Preparation
 from vmrunner.host.accelerator import Accelerator
-from vmrunner.host.facts import HostFacts
 from vmrunner.host.qemu import Qemu
 from vmrunner.image.manifest import Image
-from vmrunner.machine.plan import IN_TAG, OUT_TAG, STORE_TAG, KernelBoot, MachinePlan, RootDisk, Share
+from vmrunner.machine.plan import (
+    IN_TAG,
+    OUT_TAG,
+    STORE_TAG,
+    DiskOptions,
+    KernelBoot,
+    MachinePlan,
+    Placement,
+    RootDisk,
+    Share,
+)
 
 GROW_ARGUMENT = "vmrunner.grow"
 """Tells the guest that its disk is larger than its root file system (vmrunner-growfs.service)."""
@@ -43,11 +55,11 @@ def plan_machine(
     places: Places,
     authorized_key: str,
     store: Path | None = None,
+    lives_long: bool = False,
 ) -> MachinePlan:
     """Everything about the machine, resolved. `store` is the Nix store of this host that its guest may see."""
     manifest = image.manifest
     disk_size = max(config.disk, Size(manifest.root_disk_size))
-    grow = (GROW_ARGUMENT,) if disk_size > manifest.root_disk_size else ()
     return MachinePlan(
         name=places.name,
         qemu=qemu.path,
@@ -56,11 +68,7 @@ def plan_machine(
         cpu_model=accelerator.cpu_model,
         cpus=config.cpus,
         memory=config.memory,
-        boot=KernelBoot(
-            kernel=image.kernel,
-            initrd=image.initrd,
-            command_line=(manifest.kernel_command_line, _REBOOT_ON_PANIC, *grow, *config.kernel_args),
-        ),
+        boot=_boot(config, image, grow=disk_size > manifest.root_disk_size),
         disk=RootDisk(places.overlay, image.root_disk, manifest.root_disk_format, Size(disk_size)),
         network=config.network,
         shares=(
@@ -71,7 +79,57 @@ def plan_machine(
         credentials=((CREDENTIAL, authorized_key),),
         serial_log=places.serial_log,
         extra_arguments=config.qemu_args,
+        cpus_max=config.cpus_max,
+        cpu_topology=Topology.parse(config.cpu_topology) if config.cpu_topology else None,
+        cpu_features=config.cpu_features,
+        placement=placement_of(config),
+        hugepages=config.hugepages,
+        prealloc=config.prealloc == "on",
+        balloon=config.balloon == "on" or (config.balloon == "auto" and lives_long),
+        disk_options=DiskOptions(
+            config.disk_cache, config.disk_aio, config.disk_discard, iothread=config.disk_iothread == "on"
+        ),
+        disk_limits=tuple(sorted(throttle_limits(config.disk_limits).items())),
+        forwards=tuple(map(Forward.parse, config.forwards)),
+        mac=config.mac,
+        watchdog=None if config.watchdog == "off" else config.watchdog,
+        rng=config.rng,
+        rtc=config.rtc,
+        rtc_drift=config.rtc_drift,
     )
+
+
+def placement_of(config: Config) -> Placement:
+    """How this host is to run the machine's threads."""
+    quota = percent_of(config.cpu_quota) if config.cpu_quota else None
+    return Placement(pins_of(config.cpu_pin), config.cpu_weight, quota, config.nice)
+
+
+def adjustment_of(config: Config, plan: MachinePlan, *, rescan: bool) -> Adjustment:
+    """What the guest itself has to do about the settings. `rescan`: it was restored from a template."""
+    # Where more vCPUs are present than are to be used (see `machine.hardware.processor.smp`).
+    spare = plan.accelerator == "tcg" and plan.most_cpus > plan.cpus
+    shaped = config.net_delay > 0 or config.net_rate != "0"
+    return Adjustment(
+        rescan=rescan and plan.balloon,
+        cpus=plan.cpus if spare else None,
+        modules=config.kernel_modules,
+        sysctls=tuple(config.sysctls.items()),
+        rate=bits_of(config.net_rate) if shaped else None,
+        delay=float(config.net_delay) if shaped else None,
+    )
+
+
+def can_be_templated(config: Config) -> bool:
+    """Whether such a machine can be restored: a template's memory is a file, and huge pages are in none."""
+    return config.hugepages == "off"
+
+
+def _boot(config: Config, image: Image, *, grow: bool) -> KernelBoot:
+    """The image's kernel and initrd, or others: another kernel without an initrd gets none, for modules would not fit."""
+    initrd = config.initrd or (None if config.kernel else image.initrd)
+    words = (image.manifest.kernel_command_line, _REBOOT_ON_PANIC, *((GROW_ARGUMENT,) if grow else ()))
+    return KernelBoot(config.kernel or image.kernel, initrd, (*words, *config.kernel_args))
 
 
 def preparation_of(config: Config) -> Preparation:
@@ -80,19 +138,15 @@ def preparation_of(config: Config) -> Preparation:
     return Preparation(hostname=config.hostname or "", machine_id=machine_id)
 
 
-def check_against_host(config: Config, host: HostFacts) -> None:
-    """Refuse what this computer cannot give, before anything is started; both values are named. Raises ConfigError."""
-    memory, cpus = config.memory * config.shards, config.cpus * config.shards
-    together = f" for {config.shards} shards together" if config.shards > 1 else ""
-    if memory > host.memory_available:
-        raise ConfigError(
-            f"`memory` is {config.memory}{f' ({Size(memory).for_people()}{together})' if together else ''}, but this"
-            f" host has {Size(host.memory_available).for_people()} available"
-            f" (of {Size(host.memory_total).for_people()})",
-            hint=f"ask for less with `--memory`{' or `--shards`' if together else ''}, or free some",
-        )
-    if config.shards > 1 and cpus > host.cpus:
-        raise ConfigError(
-            f"`cpus` is {config.cpus}, which makes {cpus}{together}, but this host has {host.cpus}",
-            hint="ask for fewer with `--cpus` or `--shards`",
-        )
+def hint_for(config: Config) -> str | None:
+    """What to do where the guest could not be prepared; None where its settings ask nothing of it."""
+    asked = [
+        name
+        for name, value in (("kernel-modules", config.kernel_modules), ("sysctls", config.sysctls))
+        if value
+    ]
+    return (
+        f"does the guest's kernel have all that {' and '.join(f'`{name}`' for name in asked)} name?"
+        if asked
+        else None
+    )

@@ -9,13 +9,13 @@ from vmrunner.config.model import Config
 from vmrunner.events import Emit
 from vmrunner.host.accelerator import Accelerator, choose_accelerator
 from vmrunner.host.deadline import Deadline
-from vmrunner.host.facts import read_facts
 from vmrunner.host.qemu import find_qemu
 from vmrunner.image.request import ImageRequest
 from vmrunner.image.resolve import locate_image
 from vmrunner.machine.arguments import qemu_arguments
 from vmrunner.run.host_store import shared_store
-from vmrunner.run.planning import Places, check_against_host, plan_machine
+from vmrunner.run.planning import Places, plan_machine
+from vmrunner.run.requirements import check_settings
 
 _ROOM = Path("<run>")
 _PROBE_SECONDS = 60.0
@@ -36,7 +36,7 @@ def preview_run(config: Config, *, emit: Emit) -> Preview:
 
     Raises what a run would raise before it starts anything.
     """
-    check_against_host(config, read_facts())
+    check_settings(config)
     qemu = find_qemu()
     accelerator = choose_accelerator(
         config.accel, config.cpu_model, qemu=qemu, emit=emit, deadline=Deadline.after(_PROBE_SECONDS)

@@ -27,7 +27,7 @@ from vmrunner.machine.device_state import StateNotTransferred, save_state
 from vmrunner.machine.machine import Machine, make_overlay, open_machine
 from vmrunner.machine.monitor import CommandRefused, MonitorLost
 from vmrunner.machine.plan import MachinePlan, MemoryFile, with_credential, with_shares
-from vmrunner.machine.template_key import template_key
+from vmrunner.machine.template_key import shape_of, template_key
 from vmrunner.machine.templates import Template, TemplateRecord, TemplateUnusable
 from vmrunner.nextest.tool import NextestTool
 from vmrunner.run.rehearse import rehearse, write_rehearsal
@@ -146,12 +146,13 @@ def _plan_in(directory: Path, plan: MachinePlan, key: LoginKey) -> MachinePlan:
     for name in ("ram", "serial.log"):
         (directory / name).touch(0o600)
     return replace(
-        with_credential(with_shares(plan, inbox=directory / "in", out=directory / "out"), key.public),
+        with_credential(
+            with_shares(shape_of(plan), inbox=directory / "in", out=directory / "out"), key.public
+        ),
         name="vmrunner-template",
         disk=replace(plan.disk, overlay=directory / "disk.qcow2"),
         memory_file=MemoryFile(directory / "ram", shared=True),
         serial_log=directory / "serial.log",
-        long_lived=None,
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from vmrunner.config.load import DEFAULT, Loaded
 from vmrunner.config.model import Config
+from vmrunner.config.option import SHAPE
 from vmrunner.config.rows import rows_of
 from vmrunner.errors import ConfigError, ImageError
 from vmrunner.events import silent
@@ -14,7 +15,7 @@ from vmrunner.image.request import ImageRequest
 from vmrunner.image.resolve import locate_image
 from vmrunner.machine.vm_record import VmRecord
 
-_OWN: Final = {row.field for row in rows_of("image", "machine")} | {"hostname", "machine_id", "nix_store"}
+_OWN: Final = {row.field for row in rows_of(*SHAPE)} | {"hostname", "machine_id", "nix_store"}
 # How it is started is kept for `reset`, but may be another each time.
 _KEPT: Final = _OWN | {"start", "boot_timeout"}
 _IMAGE: Final = {"image", "packages", "modules", "nixpkgs"}

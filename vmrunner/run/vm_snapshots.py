@@ -11,6 +11,7 @@ from typing import Final
 from vmrunner.config.units import Size
 from vmrunner.errors import BootTimeout, GuestLost, UsageError
 from vmrunner.events import Emit, phase
+from vmrunner.guest.adjustment import Adjustment
 from vmrunner.guest.clock import read_clock
 from vmrunner.guest.key import LoginKey
 from vmrunner.guest.preparation import Preparation
@@ -121,7 +122,8 @@ def _start(record: VmRecord, snapshot: Snapshot, *, emit: Emit, deadline: Deadli
     return start_vm(
         record.changed(plan=plan, public_key=key.public, template_key=saved.template_key),
         replace(plan, incoming=True), saved=snapshot.saved, start="restored",
-        answers_in=RESTORED_ANSWERS_SECONDS, preparation=Preparation(), emit=emit, deadline=deadline,
+        answers_in=RESTORED_ANSWERS_SECONDS, preparation=Preparation(), adjustment=Adjustment(), emit=emit,
+        deadline=deadline,
     )  # fmt: skip
 
 

@@ -11,11 +11,11 @@ from typing import Literal
 from vmrunner.config.model import Config
 from vmrunner.errors import BootError, GuestError, HostError, ImageDamaged, VmDamaged
 from vmrunner.events import Emit, Note, phase
+from vmrunner.guest.adjustment import Adjustment, adjust
 from vmrunner.guest.key import LoginKey, make_login_key
 from vmrunner.guest.preparation import Preparation
 from vmrunner.host.accelerator import Accelerator, choose_accelerator
 from vmrunner.host.deadline import Deadline
-from vmrunner.host.facts import read_facts
 from vmrunner.host.files import write_atomically
 from vmrunner.host.paths import private
 from vmrunner.host.process_identity import ProcessIdentity, identity_of
@@ -27,13 +27,14 @@ from vmrunner.image.resolve import resolve_image
 from vmrunner.machine import templates
 from vmrunner.machine.detached import start_detached
 from vmrunner.machine.device_state import SavedState
-from vmrunner.machine.machine import RESTORED_ANSWERS_SECONDS, make_overlay
-from vmrunner.machine.plan import MachinePlan, MemoryFile, with_credential
+from vmrunner.machine.machine import RESTORED_ANSWERS_SECONDS, copy_memory, make_overlay, memory_from
+from vmrunner.machine.plan import MachinePlan, with_credential
 from vmrunner.machine.templates import Template, TemplateUnusable
 from vmrunner.machine.vm_record import VmDirectory, VmRecord, with_sockets, write_record
 from vmrunner.nextest.tool import NextestTool, find_nextest
 from vmrunner.run.host_store import shared_store
-from vmrunner.run.planning import Places, check_against_host, plan_machine, preparation_of
+from vmrunner.run.planning import Places, adjustment_of, can_be_templated, plan_machine, preparation_of
+from vmrunner.run.requirements import check_settings
 from vmrunner.run.template_making import TemplateRequest, find_or_make
 from vmrunner.run.vm_settings import config_of, kept_settings
 
@@ -69,7 +70,7 @@ def order_vm(
 
     Raises HostError, ImageError, ConfigError where it cannot be had.
     """
-    check_against_host(config, read_facts())
+    check_settings(config)
     qemu = find_qemu()
     accelerator = choose_accelerator(config.accel, config.cpu_model, qemu=qemu, emit=emit, deadline=deadline)
     with phase(emit, "image", "Looking for the image") as current:
@@ -92,6 +93,13 @@ def order_again(record: VmRecord, *, deadline: Deadline) -> VmOrder:
     )  # fmt: skip
 
 
+def plan_again(record: VmRecord, config: Config, *, deadline: Deadline) -> MachinePlan:
+    """The machine of a VM that there is, as `config` has it, over the disk that it has."""
+    plan = _plan(replace(order_again(record, deadline=deadline), config=config))
+    disk = replace(record.plan.disk, size=max(record.plan.disk.size, config.disk))
+    return replace(plan, disk=disk, credentials=record.plan.credentials, long_lived=record.plan.long_lived)
+
+
 def start_clean(order: VmOrder, *, emit: Emit, deadline: Deadline) -> VmRecord:
     """Make the VM's disk and start it, restored where that goes and is not ruled out by the settings.
 
@@ -102,7 +110,11 @@ def start_clean(order: VmOrder, *, emit: Emit, deadline: Deadline) -> VmRecord:
     request = TemplateRequest.of(
         plan, image=order.image, qemu=order.qemu, tool=order.tool, boot_timeout=order.config.boot_timeout
     )
-    template = None if how == "booted" else find_or_make(request, emit=emit, deadline=deadline)
+    template = (
+        None
+        if how == "booted" or not can_be_templated(order.config)
+        else find_or_make(request, emit=emit, deadline=deadline)
+    )
     if template:
         try:
             return _restore(order, plan, template, emit=emit, deadline=deadline)
@@ -137,6 +149,7 @@ def start_from_disk(record: VmRecord, *, boot_timeout: float, emit: Emit, deadli
     starting = record.changed(plan=plan)
     return start_vm(
         starting, plan, saved=None, start="booted", answers_in=boot_timeout, preparation=preparation,
+        adjustment=adjustment_of(config_of(record), plan, rescan=False),
         emit=emit, deadline=deadline,
     )  # fmt: skip
 
@@ -149,6 +162,7 @@ def start_vm(
     start: Literal["restored", "booted"],
     answers_in: float,
     preparation: Preparation,
+    adjustment: Adjustment,
     emit: Emit,
     deadline: Deadline,
 ) -> VmRecord:
@@ -172,6 +186,7 @@ def start_vm(
         with phase(emit, "connect", "Waiting for the guest") as current:
             machine.wait_ready(deadline.within(answers_in))
             machine.prepare(replace(preparation, clock_shift=machine.clock_shift), deadline=deadline)
+            adjust(machine.guest, adjustment, deadline=deadline)
             current.text = "SSH answers"
     return started
 
@@ -184,10 +199,12 @@ def _restore(
         link_or_copy(template.disk, base)
         plan = replace(plan, disk=replace(plan.disk, backing_file=base, backing_format="qcow2"))
         record = _new_record(order, plan, template.login_key, template.record.key, deadline)
-        incoming = replace(record.plan, memory_file=MemoryFile(template.ram, shared=False), incoming=True)
+        incoming = replace(record.plan, memory_file=memory_from(template, plan), incoming=True)
+        copy_memory(template, incoming)
         return start_vm(
             record, incoming, saved=template.saved, start="restored", answers_in=RESTORED_ANSWERS_SECONDS,
-            preparation=order.preparation, emit=emit, deadline=deadline,
+            preparation=order.preparation, adjustment=adjustment_of(order.config, plan, rescan=True), emit=emit,
+            deadline=deadline,
         )  # fmt: skip
 
 
@@ -195,7 +212,8 @@ def _boot_clean(order: VmOrder, plan: MachinePlan, *, emit: Emit, deadline: Dead
     record = _new_record(order, plan, make_login_key(), None, deadline)
     return start_vm(
         record, record.plan, saved=None, start="booted", answers_in=order.config.boot_timeout,
-        preparation=order.preparation, emit=emit, deadline=deadline,
+        preparation=order.preparation, adjustment=adjustment_of(order.config, plan, rescan=False), emit=emit,
+        deadline=deadline,
     )  # fmt: skip
 
 
@@ -231,7 +249,7 @@ def _plan(order: VmOrder) -> MachinePlan:
     )
     plan = plan_machine(
         order.config, image=order.image, qemu=order.qemu, accelerator=order.accelerator, places=places,
-        authorized_key="", store=order.store,
+        authorized_key="", store=order.store, lives_long=True,
     )  # fmt: skip
     return with_sockets(plan, directory)
 

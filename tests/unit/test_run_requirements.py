@@ -1,0 +1,91 @@
+"""Settings that do not fit together, or not this computer: two values and a way out, before anything is started."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from vmrunner.config.model import Config
+from vmrunner.errors import ConfigError
+from vmrunner.host.limits import HostLimits, free_huge_pages, io_uring_obstacle, read_limits
+from vmrunner.run.requirements import check_limits, check_together
+
+HOST = HostLimits(
+    cpus=(0, 1), nice_floor=0, free_huge_pages=lambda _size: 7, cpu_share_obstacle=lambda: "mount cgroup v2",
+    io_uring_obstacle=lambda: "io_uring works from Linux 5.1 on, and this is 4.19.0",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("settings", "said", "way_out"),
+    [
+        ({"cpus": 4, "cpus_max": 2}, ("cpus-max` is 2", "`cpus`, 4"), "leave it out"),
+        ({"cpus": 2, "cpu_topology": "2x2x2"}, ("2x2x2 makes 8", "`cpus` is 2"), "sockets x cores"),
+        ({"cpus": 2, "cpus_max": 4, "cpu_topology": "1x2x1"}, ("makes 2", "`cpus-max` is 4"), "just as many"),
+        ({"disk_aio": "native"}, ("native", "auto"), "none or directsync"),
+        ({"hugepages": "1G", "memory": "1536M"}, ("1536M", "1G"), "smaller pages"),
+        ({"hugepages": "2M", "start": "restored"}, ("restored", "2M"), "leave one"),
+        ({"forwards": ["80:80", "80:81"]}, ("port 80", "2 times"), "leave all but one"),
+        ({"forwards": ["80:80"], "shards": 2}, ("shards` is 2", "forwards"), "port 0"),
+    ],
+    ids=str,
+)
+def test_settings_that_contradict_each_other(
+    settings: dict[str, Any], said: tuple[str, ...], way_out: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_together(Config(**settings))
+    assert all(text in caught.value.message for text in said), caught.value.message
+    assert caught.value.hint is not None and way_out in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("settings", "said", "way_out"),
+    [
+        ({"cpu_pin": {"0": "0-2"}}, ("CPU 2", "0-1"), "taskset"),
+        ({"cpu_pin": {"2": "0"}, "cpus": 2}, ("virtual CPU 2", "has 2"), "--cpus"),
+        ({"nice": -5}, ("-5", "0"), "root"),
+        ({"cpu_weight": 50}, ("cpu-weight` is 50",), "cgroup v2"),
+        ({"cpu_quota": "50%"}, ("cpu-quota` is 50%",), "cgroup v2"),
+        ({"disk_aio": "io_uring"}, ("io_uring", "5.1", "4.19"), "threads"),
+        ({"hugepages": "2M", "memory": "16M".replace("16M", "128M")}, ("64 huge pages", "7"), "nr_hugepages"),
+    ],
+    ids=str,
+)
+def test_settings_that_this_computer_cannot_give(
+    settings: dict[str, Any], said: tuple[str, ...], way_out: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_limits(Config(**settings), HOST)
+    assert all(text in caught.value.message for text in said), caught.value.message
+    assert caught.value.hint is not None and way_out in caught.value.hint
+
+
+def test_settings_that_fit() -> None:
+    config = Config(cpus=2, cpus_max=4, cpu_topology="1x4x1", cpu_pin={"0-3": "0-1"}, nice=3)
+    check_together(config)
+    check_limits(config, HOST)
+
+
+def test_this_computer_can_be_looked_at() -> None:
+    limits = read_limits()
+    assert limits.cpus
+    assert limits.free_huge_pages("2M") >= 0
+
+
+def test_huge_pages_that_are_promised_are_not_free(tmp_path: Any) -> None:
+    directory = tmp_path / "hugepages-2048kB"
+    directory.mkdir()
+    (directory / "free_hugepages").write_text("10\n")
+    (directory / "resv_hugepages").write_text("4\n")
+    assert free_huge_pages("2M", tmp_path) == 6
+    assert free_huge_pages("1G", tmp_path) == 0
+
+
+def test_io_uring(tmp_path: Any) -> None:
+    disabled = tmp_path / "io_uring_disabled"
+    assert io_uring_obstacle("5.1.0-x", disabled) is None
+    assert "from Linux 5.1 on" in str(io_uring_obstacle("4.19.0", disabled))
+    disabled.write_text("2\n")
+    assert "is off" in str(io_uring_obstacle("6.8.0", disabled))

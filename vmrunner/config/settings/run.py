@@ -1,0 +1,48 @@
+"""The run as a whole: how machines start, how many there are, how long it may take."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from vmrunner.config import checks
+from vmrunner.config.option import Option
+from vmrunner.config.settings.types import Settings
+from vmrunner.config.units import Duration
+
+
+class RunSettings(Settings):
+    """The run."""
+
+    start: Annotated[
+        Literal["auto", "restored", "booted"],
+        Option("run", "HOW", "how the machine starts: auto (restored from a memory template, which the first run "
+               "makes; booted where that does not go), restored or booted"),
+    ] = "auto"  # fmt: skip
+    shards: Annotated[
+        int,
+        Field(ge=1, le=256),
+        Option("run", "NUMBER", "machines to share the tests between, each with its slice of them"),
+    ] = 1
+    keep: Annotated[
+        Literal["never", "on-failure", "always"],
+        Option(
+            "run", "WHEN", "when to keep the run's machine as a long-lived VM: never, on-failure or always"
+        ),
+    ] = "never"
+
+    timeout: Annotated[
+        Duration,
+        AfterValidator(checks.lasting_at_most("720h")),
+        Option("run", "TIME", "how long the whole run may take"),
+    ] = Duration.parse("1h")
+    boot_timeout: Annotated[
+        Duration,
+        AfterValidator(checks.lasting_at_most("720h")),
+        Option("run", "TIME", "how long the guest may take until it answers"),
+    ] = Duration.parse("5m")
+    format: Annotated[
+        Literal["text", "json"],
+        Option("run", "FORMAT", "what the report on standard output is: text or json"),
+    ] = "text"

@@ -1,0 +1,29 @@
+"""The network card and what it reaches."""
+
+from __future__ import annotations
+
+from vmrunner.machine.hardware.words import option
+from vmrunner.machine.plan import MachinePlan
+
+NETDEV_ID = "net0"
+NIC_ID = "nic0"
+GUEST_SSH_PORT = 22
+
+
+def network_arguments(plan: MachinePlan) -> list[str]:
+    """One NIC on QEMU's user network, with a forward to sshd on a loopback port that QEMU chooses.
+
+    `restrict=on` leaves forwards and cuts all else off. Port 0 is asked for here and read back from the running
+    QEMU, so that two machines never want the same port. The NIC has no option ROM: nothing boots from it.
+    """
+    netdev = option(
+        "user", id=NETDEV_ID, ipv6="off", restrict="on" if plan.network == "restricted" else "off",
+        hostfwd=f"tcp:127.0.0.1:0-:{GUEST_SSH_PORT}",
+    )  # fmt: skip
+    for forward in plan.forwards:
+        netdev += f",hostfwd={forward.protocol}:{forward.address}:{forward.host_port}-:{forward.guest_port}"
+    mac = {"mac": plan.mac} if plan.mac else {}
+    return [
+        "-netdev", netdev,
+        "-device", option("virtio-net-pci", id=NIC_ID, netdev=NETDEV_ID, romfile="", **mac),
+    ]  # fmt: skip

@@ -1,0 +1,147 @@
+"""Refuse settings that do not fit together, or not this computer, before anything is started.
+
+Each ConfigError names both values and the way out.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from vmrunner.config.cpu_values import Topology, format_cpu_list, pins_of
+from vmrunner.config.model import Config
+from vmrunner.config.network_values import Forward
+from vmrunner.config.units import Size
+from vmrunner.errors import ConfigError
+from vmrunner.host.facts import HostFacts, read_facts
+from vmrunner.host.limits import HUGE_PAGE_BYTES, HostLimits, read_limits
+
+_AIO_CACHES = ("none", "directsync")
+
+
+def check_settings(config: Config) -> None:
+    """All that can be refused before the machine is planned. Raises ConfigError."""
+    check_together(config)
+    check_against_host(config, read_facts())
+    check_limits(config, read_limits())
+
+
+def check_together(config: Config) -> None:
+    """Refuse settings that contradict each other. Raises ConfigError."""
+    _check_cpus(config)
+    _check_forwards(config)
+    if config.hugepages != "off":
+        _check_huge_pages(config)
+    if config.disk_aio == "native" and config.disk_cache not in _AIO_CACHES:
+        raise ConfigError(
+            f"`disk-aio` is native, and `disk-cache` is {config.disk_cache}",
+            hint="native needs `disk-cache` none or directsync; io_uring and threads go with any",
+        )
+
+
+def check_against_host(config: Config, host: HostFacts) -> None:
+    """Refuse more memory or CPUs than this computer can give. Raises ConfigError."""
+    memory, cpus = config.memory * config.shards, config.cpus * config.shards
+    together = f" for {config.shards} shards together" if config.shards > 1 else ""
+    if config.hugepages == "off" and memory > host.memory_available:
+        raise ConfigError(
+            f"`memory` is {config.memory}{f' ({Size(memory).for_people()}{together})' if together else ''}, but this"
+            f" host has {Size(host.memory_available).for_people()} available"
+            f" (of {Size(host.memory_total).for_people()})",
+            hint=f"ask for less with `--memory`{' or `--shards`' if together else ''}, or free some",
+        )
+    if config.shards > 1 and cpus > host.cpus:
+        raise ConfigError(
+            f"`cpus` is {config.cpus}, which makes {cpus}{together}, but this host has {host.cpus}",
+            hint="ask for fewer with `--cpus` or `--shards`",
+        )
+
+
+def check_limits(config: Config, host: HostLimits) -> None:
+    """Refuse what this computer, or this user on it, cannot do with a machine's threads. Raises ConfigError."""
+    check_pins(config, host)
+    if config.nice < host.nice_floor:
+        raise ConfigError(
+            f"`nice` is {config.nice}, but this user can go down to {host.nice_floor} only",
+            hint="take a higher value, or run as root",
+        )
+    shared = config.cpu_weight is not None or config.cpu_quota is not None
+    if shared and (obstacle := host.cpu_share_obstacle()):
+        name = "cpu-weight" if config.cpu_weight is not None else "cpu-quota"
+        value = config.cpu_weight if config.cpu_weight is not None else config.cpu_quota
+        raise ConfigError(f"`{name}` is {value}, but it cannot be set on this host", hint=obstacle)
+    if config.disk_aio == "io_uring" and (obstacle := host.io_uring_obstacle()):
+        raise ConfigError(f"`disk-aio` is io_uring, but {obstacle}", hint="take `disk-aio: threads`")
+    if config.hugepages != "off":
+        _check_reserved(config, host.free_huge_pages(config.hugepages))
+
+
+def check_pins(config: Config, host: HostLimits) -> None:
+    """Refuse vCPUs that the machine has not, and CPUs that the host has not. Raises ConfigError."""
+    most = config.cpus_max or config.cpus
+    for vcpu, cpus in pins_of(config.cpu_pin):
+        if vcpu >= most:
+            raise ConfigError(
+                f"`cpu-pin` names virtual CPU {vcpu}, but the machine has {most} (0 to {most - 1})",
+                hint="leave it out, or give the machine more with `--cpus`",
+            )
+        missing = set(cpus) - set(host.cpus)
+        if missing:
+            raise ConfigError(
+                f"`cpu-pin` names CPU {min(missing)}, but this host has {format_cpu_list(host.cpus)}",
+                hint="name CPUs that are there, and that this process may use (taskset(1))",
+            )
+
+
+def _check_cpus(config: Config) -> None:
+    most = config.cpus_max or config.cpus
+    if most < config.cpus:
+        raise ConfigError(
+            f"`cpus-max` is {most}, which is less than `cpus`, {config.cpus}",
+            hint="give `cpus-max` at least as many, or leave it out",
+        )
+    if config.cpu_topology and Topology.parse(config.cpu_topology).cpus != most:
+        name = "cpus-max" if config.cpus_max else "cpus"
+        raise ConfigError(
+            f"`cpu-topology` {config.cpu_topology} makes {Topology.parse(config.cpu_topology).cpus} CPUs, and `{name}`"
+            f" is {most}",
+            hint="sockets x cores x threads must be just as many",
+        )
+
+
+def _check_forwards(config: Config) -> None:
+    forwards = [Forward.parse(text) for text in config.forwards]
+    fixed = Counter((one.protocol, one.host_port) for one in forwards if one.host_port)
+    for (protocol, port), times in fixed.items():
+        if times > 1:
+            raise ConfigError(
+                f"`forwards` has {protocol} port {port} of this host {times} times",
+                hint="leave all but one out",
+            )
+    if fixed and config.shards > 1:
+        raise ConfigError(
+            f"`forwards` takes a port of this host, and `shards` is {config.shards}: only one machine can have it",
+            hint="forward port 0, which takes any that is free, or leave out `--shards`",
+        )
+
+
+def _check_huge_pages(config: Config) -> None:
+    if config.memory % HUGE_PAGE_BYTES[config.hugepages]:
+        raise ConfigError(
+            f"`memory` is {config.memory}, which is no multiple of `hugepages`, {config.hugepages}",
+            hint="take a multiple, or smaller pages",
+        )
+    if config.start == "restored":
+        raise ConfigError(
+            f"`start` is restored, and `hugepages` is {config.hugepages}: a template's memory is a file",
+            hint="leave one of the two out",
+        )
+
+
+def _check_reserved(config: Config, free: int) -> None:
+    needed = config.memory // HUGE_PAGE_BYTES[config.hugepages] * config.shards
+    if needed > free:
+        kib = HUGE_PAGE_BYTES[config.hugepages] >> 10
+        raise ConfigError(
+            f"`memory` takes {needed} huge pages of {config.hugepages}, but {max(free, 0)} are reserved and free",
+            hint=f"as root: echo {needed} >/sys/kernel/mm/hugepages/hugepages-{kib}kB/nr_hugepages",
+        )
