@@ -30,6 +30,8 @@ _VERBS = {
     "console": "Sit down at the serial console of a running VM.",
     "cp": "Copy files into a running VM, or out of it.",
     "logs": "Show what a VM's console, its last test run and QEMU printed.",
+    "tune": "Change a VM while it runs.",
+    "stats": "Show what a running VM uses.",
     "snapshot": "Save, restore, list and remove named states of a VM.",
     "plan": "Show what would be run: the settings and QEMU's argument list.",
     "image": "Build, list, show and prune images.",

@@ -1,0 +1,214 @@
+"""Settings that the guest can see, read in the guest; and each change of a running machine, read before and after.
+
+One VM serves all tests of this file, so that they boot nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from command_line import CommandLine
+from long_lived import LongLivedVm
+
+from vmrunner.host.paths import cache_dir
+
+README = Path(__file__).parents[2] / "README.md"
+SETTINGS = (
+    "--cpus", "1", "--cpus-max", "2", "--cpu-topology", "1x1x2", "--memory", "1G", "--disk-limit", "bps=4M",
+    "--watchdog", "none", "--rtc", "2030-01-01T00:00:00", "--sysctl", "vm.swappiness=11", "--kernel-module", "dummy",
+    "--kernel-arg", "vmrunner.test=1", "--mac", "52:54:00:00:00:77", "--cpu-pin", "0=0", "--nice", "3", "--forward", "0:80",
+)  # fmt: skip
+# A write that goes past the guest's cache, and how long it took by the guest's clock.
+WRITE = "s=$(date +%s%N); dd if=/dev/zero of=/root/written bs=1M count=24 oflag=direct 2>/dev/null; e=$(date +%s%N); echo $((e-s))"
+
+
+@pytest.fixture(scope="module")
+def tuned(image: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LongLivedVm]:
+    """A VM with all the settings."""
+    with tempfile.TemporaryDirectory(prefix="vm-") as runtime:
+        variables: dict[str, str | None] = {"VMRUNNER_IMAGE": str(image), "XDG_RUNTIME_DIR": runtime}
+        command_line = CommandLine(tmp_path_factory.mktemp("state"), cache_dir().parent, None, variables)
+        vm = LongLivedVm(command_line, "tuned")
+        started = vm.run("up", *SETTINGS)
+        assert started.code == 0, started.stderr
+        yield vm
+        assert vm.run("rm", "--force").code == 0
+
+
+def changes(vm: LongLivedVm, *flags: str) -> dict[str, Any]:
+    """What `vmrunner tune` says came of it, by setting."""
+    done = vm.run("tune", *flags, "--json")
+    assert done.code == 0, done.stderr
+    return {change["setting"]: change for change in json.loads(done.stdout)}
+
+
+def test_the_guest_is_what_the_settings_say(tuned: LongLivedVm) -> None:
+    assert tuned.shell("nproc") == "1\n"
+    assert tuned.shell("cat /sys/devices/system/cpu/possible") == "0-1\n"
+    assert tuned.shell("cat /sys/devices/system/cpu/cpu0/topology/thread_siblings_list").strip() in {
+        "0",
+        "0-1",
+        "0,1",
+    }
+    assert 900_000 < int(tuned.shell("awk '/MemTotal/ { print $2 }' /proc/meminfo || :") or "0") <= 1 << 20
+    assert "vmrunner.test=1" in tuned.shell("cat /proc/cmdline").split()
+    assert tuned.shell("cat /proc/sys/vm/swappiness") == "11\n"
+    assert "dummy" in tuned.shell("cat /proc/modules")
+    assert tuned.shell("cat /sys/class/net/eth0/address") == "52:54:00:00:00:77\n"
+    assert "i6300ESB timer" in tuned.shell("cat /sys/class/watchdog/*/identity")
+    assert tuned.shell("date -u +%Y-%m-%d") == "2030-01-01\n"
+
+
+def test_this_host_runs_it_as_the_settings_say(tuned: LongLivedVm) -> None:
+    assert psutil.Process(tuned.pid).nice() == 3
+    affinities = [os.sched_getaffinity(task.id) for task in psutil.Process(tuned.pid).threads()]
+    assert {0} in affinities
+
+
+def test_a_limit_in_bytes_a_second_is_kept_and_can_be_changed(tuned: LongLivedVm) -> None:
+    seconds = int(tuned.shell(WRITE)) / 1e9
+    assert 24 / seconds == pytest.approx(4, rel=0.2)
+    change = changes(tuned, "--disk-limit", "bps=12M")["disk-limits"]
+    assert (change["before"], change["after"]) == ("bps=4M", "bps=12M")
+    seconds = int(tuned.shell(WRITE)) / 1e9
+    assert 24 / seconds == pytest.approx(12, rel=0.2)
+    assert changes(tuned, "--disk-limit", "bps=0")["disk-limits"]["after"] == "none"
+
+
+def test_cpus_come_and_go(tuned: LongLivedVm) -> None:
+    assert changes(tuned, "--cpus", "2")["cpus"]["after"] == "2"
+    assert tuned.shell("nproc") == "2\n"
+    assert changes(tuned, "--cpus", "1")["cpus"]["before"] == "2"
+    assert tuned.shell("nproc") == "1\n"
+    refused = tuned.run("tune", "--cpus", "3")
+    assert (refused.code, "at most" in refused.message) == (2, True)
+    assert "--cpus-max 3 --persist" in refused.hint
+
+
+def test_memory_is_taken_and_given_back(tuned: LongLivedVm) -> None:
+    template = sorted(tuned.vmrunner.cache_home.glob("vmrunner/templates/*/ram"))
+    stamps = [path.stat().st_mtime_ns for path in template]
+    total = "awk '/MemTotal/ { print $2 }' /proc/meminfo"
+    before = int(tuned.shell(total))
+    change = changes(tuned, "--memory", "600M")["memory"]
+    assert (change["before"], change["after"]) == ("1G", "600M")
+    assert before - int(tuned.shell(total)) == pytest.approx((1024 - 600) << 10, rel=0.01)
+    statistics = json.loads(tuned.run("stats", "--json").stdout)
+    assert statistics["guest_memory"]["actual"] == 600 << 20
+    assert 0 < statistics["guest_memory"]["available-memory"] < 600 << 20
+    assert changes(tuned, "--memory", "1G")["memory"]["after"] == "1G"
+    assert int(tuned.shell(total)) == before
+    assert [path.stat().st_mtime_ns for path in template] == stamps
+
+
+def test_the_disk_grows_and_its_file_system_with_it(tuned: LongLivedVm) -> None:
+    change = changes(tuned, "--disk", "10G")["disk"]
+    assert (change["before"], change["after"]) == ("8G", "10G")
+    assert int(tuned.shell("cat /sys/class/block/vda/size")) * 512 == 10 << 30
+    assert int(tuned.shell("stat -f -c %b /")) * 4096 > 9.5 * (1 << 30)
+    assert tuned.run("tune", "--disk", "9G").code == 2
+
+
+def test_delay_and_rate_are_of_what_the_guest_sends(tuned: LongLivedVm) -> None:
+    ping = "ping -c 3 -i 0.3 -q 10.0.2.2 | tail -1"
+    assert changes(tuned, "--net-delay", "100ms", "--net-rate", "1mbit")["net-delay"]["after"] == "100ms"
+    assert "delay 100ms rate 1Mbit" in tuned.shell("tc qdisc show dev eth0")
+    if "min/avg" in tuned.shell(f"{ping} 2>/dev/null || :"):
+        assert float(tuned.shell(f"{ping} | cut -d/ -f5")) == pytest.approx(100, rel=0.2)
+    began = time.monotonic()
+    tuned.shell("true")
+    assert time.monotonic() - began < 5
+    assert changes(tuned, "--net-delay", "0", "--net-rate", "0")["net-rate"]["after"] == "0"
+
+
+def test_a_link_goes_down_and_comes_up_again(tuned: LongLivedVm) -> None:
+    assert changes(tuned, "--link", "down")["link"]["after"] == "down"
+    assert changes(tuned, "--link", "up")["link"]["after"] == "up"
+    assert tuned.shell("cat /sys/class/net/eth0/carrier") == "1\n"
+
+
+def test_threads_are_moved_on_this_host(tuned: LongLivedVm) -> None:
+    last = max(os.sched_getaffinity(0))
+    change = changes(tuned, "--cpu-pin", f"0={last}", "--nice", "5")
+    assert (change["cpu-pin 0"]["after"], change["nice"]["after"]) == (str(last), "5")
+    assert {last} in [os.sched_getaffinity(task.id) for task in psutil.Process(tuned.pid).threads()]
+    assert psutil.Process(tuned.pid).nice() == 5
+
+
+def test_stats_tell_what_it_uses(tuned: LongLivedVm) -> None:
+    statistics = json.loads(tuned.run("stats", "--json").stdout)
+    assert statistics["accelerator"] in {"tcg", "kvm"}
+    assert set(statistics["vcpu_percent"]) == {"0", "1"}
+    assert statistics["host_memory"]["rss"] >= statistics["host_memory"]["pss"] > 0
+    assert statistics["disk"]["wr_bytes"] > 48 << 20
+    assert statistics["network"]["tx_bytes"] > 0
+    assert statistics["uptime_seconds"] > 0
+    assert "guest memory" in tuned.run("stats").stdout
+
+
+def test_a_run_has_the_vm_to_itself(tuned: LongLivedVm, copied_crate: Any) -> None:
+    running = tuned.vmrunner.start(
+        "test", copied_crate("scripted"), "--vm", tuned.name, "--env", "SCRIPT=sleep 8"
+    )
+    running.wait_for("Starting .* test")
+    refused = tuned.run("tune", "--cpus", "2")
+    statistics = json.loads(tuned.run("stats", "--json").stdout)
+    assert running.finish().code == 0
+    assert refused.code == 20
+    assert "cannot be tuned: the test run" in refused.message
+    assert refused.hint == "wait for its end"
+    assert tuned.shell("nproc") == "1\n"
+    assert "has QEMU's monitor" in statistics["remark"]
+    assert statistics["host_memory"]["rss"] > 0
+
+
+def test_what_takes_a_restart_says_so_and_is_kept_for_it(tuned: LongLivedVm) -> None:
+    refused = tuned.run("tune", "--watchdog", "reset")
+    assert (refused.code, "cannot be changed while" in refused.message) == (2, True)
+    assert "--persist" in refused.hint
+    kept = tuned.run("tune", "--cpus", "2", "--watchdog", "pause", "--net-delay", "50ms", "--persist")
+    assert kept.code == 0, kept.stderr
+    assert tuned.run("stop").code == 0
+    stopped = tuned.run("tune", "--cpus", "1")
+    assert (stopped.code, "is stopped" in stopped.message) == (23, True)
+    assert tuned.run("up").code == 0
+    assert tuned.shell("nproc") == "2\n"
+    assert "delay 50ms" in tuned.shell("tc qdisc show dev eth0")
+    assert tuned.shell("cat /proc/sys/vm/swappiness") == "11\n"
+
+
+def test_names_and_values_that_are_wrong(tuned: LongLivedVm) -> None:
+    unknown = tuned.vmrunner.run("tune", "tuned2", "--cpus", "1")
+    assert (unknown.code, "did you mean `tuned`" in unknown.message) == (2, True)
+    assert tuned.run("tune").code == 2
+    assert "not a whole number" in tuned.run("tune", "--cpus", "many").message
+    pinned = tuned.run("tune", "--cpu-pin", "0=4000")
+    assert (pinned.code, "names CPU 4000" in pinned.message) == (2, True)
+
+
+def recipes() -> list[list[str]]:
+    """The commands of each recipe in README."""
+    text = README.read_text().partition("<!-- recipes:begin -->")[2].partition("<!-- recipes:end -->")[0]
+    blocks = text.split("```console")[1:]
+    return [re.findall(r"^\$ vmrunner (.*)$", block, re.MULTILINE) for block in blocks]
+
+
+@pytest.mark.parametrize("commands", recipes(), ids=lambda commands: str(commands[0]))
+def test_recipes_of_the_readme(vmrunner: CommandLine, copied_crate: Any, commands: list[str]) -> None:
+    crate = copied_crate("mydns")
+    with tempfile.TemporaryDirectory(prefix="vm-") as runtime:
+        there = vmrunner.with_variables(XDG_RUNTIME_DIR=runtime)
+        for command in commands:
+            done = there.run(*shlex.split(command), cwd=crate)
+            assert done.code == 0, f"{command}\n{done.stderr}"
+    assert any("test" in command for command in commands)
