@@ -10,7 +10,7 @@ from vmrunner.config.schema import json_schema
 
 def test_keys_are_those_of_the_file() -> None:
     schema = json_schema()
-    assert list(schema["properties"]) == [row.key for row in all_rows()]
+    assert list(schema["properties"]) == [*(row.key for row in all_rows()), "sizes"]
     assert "cpu-model" in schema["properties"]
     assert schema["additionalProperties"] is False
     assert schema["title"] == "vmrunner.yaml"
@@ -18,6 +18,7 @@ def test_keys_are_those_of_the_file() -> None:
 
 def test_descriptions_are_the_help() -> None:
     properties = json_schema()["properties"]
+    assert properties.pop("sizes")["description"]
     assert {key: value["description"] for key, value in properties.items()} == {
         row.key: row.option.help for row in all_rows()
     }

@@ -31,7 +31,7 @@ _SHORT = 3
 
 @click.command("tune")
 @click.argument("name")
-@config_options(*_GROUPS)
+@config_options(*_GROUPS, leave_out=("size",))
 @click.option(
     "--link", type=click.Choice(["up", "down"]), help="The network card's cable: plugged in, or pulled."
 )

@@ -50,11 +50,15 @@ class Problem:
 
 @dataclass
 class Layer:
-    """Raw values by field, the origin of every place in them, and the problems met while reading."""
+    """Raw values by field, the origin of every place in them, and the problems met while reading.
+
+    `presets` are the sizes that a file defines, by name.
+    """
 
     values: dict[str, object] = field(default_factory=dict)
     origins: dict[Place, str] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    presets: dict[str, Layer] = field(default_factory=dict)
 
     def set(self, name: str, value: object, *, origin: str) -> None:
         """Give the field `name` a raw value."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from vmrunner.config.layer import Layer, raise_problems
 from vmrunner.config.model import Config
+from vmrunner.config.presets import preset_layer
 from vmrunner.config.rows import Row, all_rows
 from vmrunner.config.text_layers import FILE_VARIABLE, environment_layer, flag_layer
 from vmrunner.config.yaml_file import file_layer, find_file
@@ -47,8 +48,9 @@ def load_config(
     layers += [environment_layer(environ), flag_layer(flags)]
     values: dict[str, Any] = {}
     sources = {row.key: DEFAULT for row in all_rows()}
-    for layer, config in _checked(layers):
-        base = path.absolute().parent if path and layer is layers[0] else Path.cwd()
+    from_file = [*layers[0].presets.values(), layers[0]] if path else []
+    for layer, config in _with_preset(_checked(layers), layers[0].presets):
+        base = path.absolute().parent if path and any(layer is one for one in from_file) else Path.cwd()
         for row in all_rows():
             if row.field in config.model_fields_set:
                 _merge(values, sources, row, value=_anchored(getattr(config, row.field), base), layer=layer)
@@ -69,6 +71,16 @@ def _checked(layers: Sequence[Layer]) -> list[tuple[Layer, Config]]:
     """Each layer with its settings. Raises ConfigError naming the origin of everything that is wrong."""
     checked = [(layer, config) for layer in layers if (config := layer.check())]
     raise_problems([problem for layer in layers for problem in layer.problems])
+    return checked
+
+
+def _with_preset(checked: list[tuple[Layer, Config]], own: Mapping[str, Layer]) -> list[tuple[Layer, Config]]:
+    """The layers over that of the size which the strongest of them names. Raises ConfigError."""
+    raise_problems([problem for layer in own.values() for problem in layer.problems])
+    for layer, config in reversed(checked):
+        if config.size is not None:
+            preset = preset_layer(config.size, own=own, origin=layer.origins["size",])
+            return [*_checked([preset]), *checked]
     return checked
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from vmrunner.config.model import Config
 from vmrunner.config.rows import all_rows
+from vmrunner.config.yaml_file import SIZES_KEY
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -17,6 +18,15 @@ def json_schema() -> dict[str, Any]:
     for row in all_rows():
         described = {key: value for key, value in fields[row.field].items() if key != "title"}
         properties[row.key] = {"description": row.option.help, **described}
+    properties[SIZES_KEY] = {
+        "description": "sizes of this project's own, each with the settings that it stands for",
+        "type": "object",
+        "additionalProperties": {
+            "type": "object",
+            "properties": {key: value for key, value in properties.items() if key != "size"},
+            "additionalProperties": False,
+        },
+    }
     return {
         "$schema": _DIALECT,
         "title": "vmrunner.yaml",

@@ -13,6 +13,8 @@ from vmrunner.config.rows import all_rows
 from vmrunner.errors import ConfigError
 
 FILE_NAME = "vmrunner.yaml"
+SIZES_KEY = "sizes"
+"""The key of a project's own sizes, each with the settings that it stands for."""
 
 # Room for any real file; what is larger or deeper is a mistake, or meant to keep a parser busy.
 _MOST_BYTES = 2**18
@@ -57,18 +59,43 @@ def file_layer(file: Path, *, name: str) -> Layer:
         raise ConfigError(
             f"{name}:{_line(root)}: not a mapping of settings", hint="write lines of `key: value`"
         )
-    rows = {row.key: row for row in all_rows()}
     for key, node in _entries(root, name, layer):
-        origin = f"{name}:{_line(key)}"
-        row = rows.get(str(key.value))
-        if row is None:
-            word = str(key.value)
-            layer.problems.append(
-                Problem(origin, f"unknown key {word!r}", nearest(word.replace("_", "-"), rows))
-            )
-        elif not _is_null(node):
-            layer.set(row.field, _value(node, (row.field,), name, layer), origin=origin)
+        if key.value == SIZES_KEY:
+            _read_sizes(node, name, layer)
+        else:
+            _read_setting(key, node, name, layer)
     return layer
+
+
+def _read_setting(key: yaml.ScalarNode, node: yaml.Node, name: str, layer: Layer) -> None:
+    rows = {row.key: row for row in all_rows()}
+    origin = f"{name}:{_line(key)}"
+    row = rows.get(str(key.value))
+    if row is None:
+        word = str(key.value)
+        hint = nearest(word.replace("_", "-"), [*rows, SIZES_KEY])
+        layer.problems.append(Problem(origin, f"unknown key {word!r}", hint))
+    elif not _is_null(node):
+        layer.set(row.field, _value(node, (row.field,), name, layer), origin=origin)
+
+
+def _read_sizes(node: yaml.Node, name: str, layer: Layer) -> None:
+    """The project's own sizes: each a mapping of settings, of which `size` cannot be one."""
+    if not isinstance(node, yaml.MappingNode):
+        layer.problems.append(Problem(f"{name}:{_line(node)}", f"{SIZES_KEY}: not a mapping of sizes"))
+        return
+    for key, settings in _entries(node, name, layer):
+        preset = layer.presets[str(key.value)] = Layer()
+        if not isinstance(settings, yaml.MappingNode):
+            layer.problems.append(
+                Problem(f"{name}:{_line(settings)}", f"{SIZES_KEY}: {key.value}: not a mapping of settings")
+            )
+            continue
+        for setting, value in _entries(settings, name, preset):
+            if setting.value == "size":
+                preset.problems.append(Problem(f"{name}:{_line(setting)}", "a size within a size"))
+            else:
+                _read_setting(setting, value, name, preset)
 
 
 def _read(file: Path, name: str) -> str:

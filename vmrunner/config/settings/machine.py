@@ -11,6 +11,12 @@ from vmrunner.config.settings.types import Settings
 class MachineSettings(Settings):
     """The machine."""
 
+    size: Annotated[
+        str | None,
+        Option("machine", "NAME", "CPUs, memory and disk by one name, which settings of their own are stronger than: small "
+               "(1, 1G, 8G), medium (2, 2G, 8G), large (4, 8G, 32G), host (all CPUs, half of the memory), or one of `sizes` "
+               "in vmrunner.yaml"),
+    ] = None  # fmt: skip
     accel: Annotated[
         Literal["auto", "kvm", "tcg"],
         Option(
