@@ -181,7 +181,10 @@ def test_what_takes_a_restart_says_so_and_is_kept_for_it(tuned: LongLivedVm) -> 
     assert tuned.run("stop").code == 0
     stopped = tuned.run("tune", "--cpus", "1")
     assert (stopped.code, "is stopped" in stopped.message) == (23, True)
-    assert tuned.run("up").code == 0
+    assert tuned.run("tune", "--disk", "11G", "--persist").code == 0
+    assert tuned.run("up", "--disk", "12G").code == 0
+    assert int(tuned.shell("cat /sys/class/block/vda/size")) * 512 == 12 << 30
+    assert int(tuned.shell("stat -f -c %b /")) * 4096 > 11.5 * (1 << 30)
     assert tuned.shell("nproc") == "2\n"
     assert "delay 50ms" in tuned.shell("tc qdisc show dev eth0")
     assert tuned.shell("cat /proc/sys/vm/swappiness") == "11\n"
@@ -194,6 +197,18 @@ def test_names_and_values_that_are_wrong(tuned: LongLivedVm) -> None:
     assert "not a whole number" in tuned.run("tune", "--cpus", "many").message
     pinned = tuned.run("tune", "--cpu-pin", "0=4000")
     assert (pinned.code, "names CPU 4000" in pinned.message) == (2, True)
+
+
+def test_a_run_on_a_slow_disk_says_so(vmrunner: CommandLine, copied_crate: Any) -> None:
+    script = "dd if=/dev/zero of=/root/written bs=1M count=40 oflag=direct"
+    flags = ("--disk-limit", "bps=4M", "--env", f"SCRIPT={script}")
+    done = vmrunner.run("test", copied_crate("scripted"), *flags)
+    assert done.code == 0, done.stderr
+    assert "bottleneck: the disk was at its limit (bps=4M)" in done.stderr
+    usage = vmrunner.only_run.report["usage"]
+    assert len(usage["samples"]) > 5
+    assert max(one["written_bytes_per_second"] for one in usage["samples"]) == pytest.approx(4 << 20, rel=0.3)
+    assert all(len(one["vcpu_percent"]) == 2 and one["rss"] > 0 for one in usage["samples"])
 
 
 def recipes() -> list[list[str]]:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
+from typing import NoReturn
 
 import paramiko
 from fake_sshd import FakeSshd, answer
@@ -14,6 +15,7 @@ from vmrunner.errors import GuestLost
 from vmrunner.events import Emit, Event, Output
 from vmrunner.guest.ssh import Guest
 from vmrunner.host.deadline import Deadline
+from vmrunner.machine.monitor import MonitorLost
 from vmrunner.run.directory import RunDirectory
 from vmrunner.run.report import Report
 from vmrunner.run.shards import Shard, run_shards
@@ -92,6 +94,11 @@ class StandInMachine:
         self.guest = guest
         self.stopped = False
         self.demise: Exception | None = None
+
+    @property
+    def monitor(self) -> NoReturn:
+        """It has no QEMU that could be asked."""
+        raise MonitorLost("a stand-in has no monitor")
 
     def check_alive(self) -> None:
         if self.demise:

@@ -65,6 +65,7 @@ def test_the_whole_document() -> None:
             "image": "debian",
             "qemu": "7.2.22",
         },
+        "usage": None,
         "artifacts": {
             "junit": "/state/runs/1/junit.xml",
             "log": "/state/runs/1/nextest.log",
@@ -176,6 +177,7 @@ def test_each_shard_is_told_with_what_is_its_own() -> None:
         "running_seconds": 0.1,
         "boot_seconds": 0.9,
         "phases": document_phases(report.shards[0]),
+        "usage": None,
         "artifacts": {
             "junit": "/state/runs/1/shard-1/junit.xml",
             "log": "/state/runs/1/shard-1/nextest.log",

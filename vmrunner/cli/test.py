@@ -111,6 +111,8 @@ def _conclude(report: Report, display: Lines) -> int:
         err=True,
         color=use_color(sys.stderr),
     )
+    if report.bottleneck:
+        click.echo(f"bottleneck: {report.bottleneck}", err=True)
     click.echo(f"report: {report.run.report}", err=True)
     return report.exit_code
 

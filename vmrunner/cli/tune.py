@@ -18,6 +18,7 @@ from vmrunner.cli.table import print_table
 from vmrunner.config.layer import raise_problems
 from vmrunner.config.option import SHAPE
 from vmrunner.config.text_layers import flag_layer
+from vmrunner.errors import GuestError
 from vmrunner.host.deadline import Deadline
 from vmrunner.host.signals import interruptible
 from vmrunner.machine.tuning.change import Change
@@ -25,8 +26,6 @@ from vmrunner.run.vm_tuning import TuneRequest, tune_vm
 
 _GROUPS = tuple(group for group in SHAPE if group != "image")
 _SECONDS = 300.0
-_SHORT = 3
-"""The exit code where the guest did not follow all the way; what was read is printed all the same."""
 
 
 @click.command("tune")
@@ -50,7 +49,7 @@ def command(
 
     Live are --cpus, --memory, --disk, --disk-limit (in the place of all limits; bps=0 for none), --net-rate, --net-delay,
     --link, --cpu-pin, --cpu-weight, --cpu-quota and --nice. The others take a restart, and are kept for that with
-    --persist. Exit code 3: the guest did not follow all the way.
+    --persist. Exit code 23: the guest did not follow all the way.
 
     \b
     Examples:
@@ -71,7 +70,7 @@ def command(
         _show(changes)
     if persist:
         click.echo(f"kept for the next start of {name}", err=True)
-    return 0 if all(change.complete for change in changes) else _SHORT
+    return 0 if all(change.complete for change in changes) else GuestError.exit_code
 
 
 def _show(changes: list[Change]) -> None:

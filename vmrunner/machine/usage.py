@@ -63,9 +63,9 @@ class Usage:
 def read_host_usage(pid: int, threads: dict[int, int]) -> Usage:
     """What this host knows of a process; `threads` are those of the vCPUs. Raises ProcessLookupError where it is gone."""
     try:
-        whole = _cpu_seconds(_PROC / str(pid) / "stat")
+        whole = cpu_seconds(_PROC / str(pid) / "stat")
         vcpus = {
-            vcpu: _cpu_seconds(_PROC / str(pid) / "task" / str(tid) / "stat") for vcpu, tid in threads.items()
+            vcpu: cpu_seconds(_PROC / str(pid) / "task" / str(tid) / "stat") for vcpu, tid in threads.items()
         }
     except FileNotFoundError as error:
         raise ProcessLookupError(f"there is no process {pid}") from error
@@ -78,14 +78,20 @@ def read_usage(machine: Machine, *, in_guest: bool, deadline: Deadline) -> Usage
     balloon, statistics = _balloon(machine, deadline) if machine.plan.balloon else (None, None)
     return Usage(
         host.at, host.cpu_seconds, host.vcpu_seconds, host.memory, balloon, statistics,
-        _disk(machine, deadline), _network(machine, deadline) if in_guest else None,
+        disk_counters(machine, deadline), _network(machine, deadline) if in_guest else None,
     )  # fmt: skip
 
 
-def _cpu_seconds(stat: Path) -> float:
+def cpu_seconds(stat: Path) -> float:
+    """The CPU time of a process, or of one thread, from its `stat` in /proc. Raises FileNotFoundError."""
     # The name of the program, in brackets, may hold anything.
     fields = stat.read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def resident_bytes(pid: int) -> int:
+    """A process's resident memory, cheaply (proc_pid_statm(5)). Raises FileNotFoundError."""
+    return int((_PROC / str(pid) / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _memory(pid: int) -> HostMemory:
@@ -125,7 +131,8 @@ def _balloon(machine: Machine, deadline: Deadline) -> tuple[int | None, dict[str
     return actual, known if answer["last-update"] else None
 
 
-def _disk(machine: Machine, deadline: Deadline) -> dict[str, int] | None:
+def disk_counters(machine: Machine, deadline: Deadline) -> dict[str, int] | None:
+    """Bytes and requests of the root disk since QEMU started, by QEMU's names; None where there is no such disk."""
     for device in machine.monitor.execute("query-blockstats", deadline=deadline):
         if DISK_ID in str(device.get("qdev", "")):
             stats = device["stats"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -77,8 +78,15 @@ class LogTail:
                 os.close(fd)
 
 
-def follow_unit(seat: ReadySeat, *, deadline: Deadline, emit: Emit, cancellation: Cancellation) -> UnitStatus:
-    """Start the unit and stay with it to its end.
+def follow_unit(
+    seat: ReadySeat,
+    *,
+    deadline: Deadline,
+    emit: Emit,
+    cancellation: Cancellation,
+    look: Callable[[], None] = lambda: None,
+) -> UnitStatus:
+    """Start the unit and stay with it to its end; `look` is called all the while.
 
     Raises RunTimeout where the time is up, Interrupted on a signal and Cancelled where another thread wants it, all after
     nextest was given a moment to cancel and to write its report; GuestError where the machine or the connection is gone for good.
@@ -94,7 +102,7 @@ def follow_unit(seat: ReadySeat, *, deadline: Deadline, emit: Emit, cancellation
                 deadline=deadline,
             )
             load_parser()
-            following = _Following(unit, seat, tail, deadline, cancellation)
+            following = _Following(unit, seat, tail, deadline, cancellation, look)
             status = following.until_it_ends(or_starts=True)
         with phase(emit, "unit", "Running the tests"):
             if status is None:
@@ -119,6 +127,7 @@ class _Following:
     tail: LogTail
     deadline: Deadline
     cancellation: Cancellation
+    look: Callable[[], None]
 
     def until_it_ends(self, *, or_starts: bool = False) -> UnitStatus | None:
         """Watch everything until the unit has ended (or, on request, nextest is about to start: None then)."""
@@ -126,6 +135,7 @@ class _Following:
             while not self.deadline.passed and not self.cancellation.is_set():
                 self.seat.machine.check_alive()
                 self.tail.hand_on()
+                self.look()
                 status = self.unit.poll()
                 if status or (or_starts and started(self.seat.run)):
                     return status

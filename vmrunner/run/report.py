@@ -12,6 +12,7 @@ from vmrunner.nextest import exit_codes
 from vmrunner.nextest.junit import Case
 from vmrunner.nextest.summary import Summary
 from vmrunner.run.directory import RunDirectory
+from vmrunner.run.sampling import Series
 from vmrunner.run.seat import Seat
 
 Outcome = Literal["passed", "failed", "no-tests", "error"]
@@ -43,6 +44,7 @@ class Report:
     shards: Sequence[Report] = ()
     phases: Sequence[PhaseFinished] = field(default_factory=list)
     has_junit: bool = False
+    usage: Series = field(default_factory=Series)
 
     @property
     def outcome(self) -> Outcome:
@@ -64,6 +66,12 @@ class Report:
     def running_seconds(self) -> float | None:
         """From the start of QEMU to a guest that runs (a restored one) or begins to boot."""
         return _rounded(self.seat.running_seconds) if self.seat else None
+
+    @property
+    def bottleneck(self) -> str | None:
+        """What held the run, or one of its shards, back."""
+        found = (part.usage.bottleneck() for part in (self, *self.shards))
+        return next((sentence for sentence in found if sentence), None)
 
     def counts(self) -> dict[str, int]:
         """Tests by outcome. nextest's own summary line counts best; without one, its JUnit cases are counted."""
@@ -99,6 +107,7 @@ class Report:
             "boot_seconds": self.boot_seconds,
             "phases": self._phases_json(),
             "machine": asdict(self.seat.facts) if self.seat else None,
+            "usage": self.usage.as_json() if self.usage.samples else None,
             "artifacts": {
                 "junit": str(self.run.junit) if self.has_junit else None,
                 "log": str(self.run.nextest_log),
@@ -124,7 +133,7 @@ def _rounded(seconds: float | None) -> float | None:
 def _shard_json(shard: Report) -> dict[str, Any]:
     whole = shard.as_json()
     kept = ("outcome", "exit_code", "tests", "nextest_seconds", "start", "running_seconds", "boot_seconds",
-            "phases", "artifacts", "error")  # fmt: skip
+            "phases", "usage", "artifacts", "error")  # fmt: skip
     return {name: whole[name] for name in kept}
 
 

@@ -14,6 +14,7 @@ from vmrunner.nextest.junit import copy_report, parse_cases
 from vmrunner.nextest.summary import parse_summary
 from vmrunner.run.follow import Cancellation, Cancelled, follow_unit, started
 from vmrunner.run.report import Report
+from vmrunner.run.sampling import Sampler
 from vmrunner.run.seat import ReadySeat
 from vmrunner.run.staging import StagedJob
 from vmrunner.run.verdict import nextest_exit_code
@@ -37,7 +38,10 @@ def run_suite(
     """Run the staged job and fill the report; `cancellation` ends it early, as a signal does."""
     report.run = seat.run
     try:
-        status = follow_unit(seat, deadline=deadline, emit=emit, cancellation=cancellation)
+        status = follow_unit(
+            seat, deadline=deadline, emit=emit, cancellation=cancellation,
+            look=Sampler(seat.machine, report.usage).look,
+        )  # fmt: skip
     except (RunTimeout, Interrupted, Cancelled):
         _collect_what_there_is(report, job)
         raise

@@ -19,7 +19,8 @@ from vmrunner.machine import registry
 from vmrunner.machine.snapshots import drop_unused_bases
 from vmrunner.machine.vm import guest_of
 from vmrunner.machine.vm_record import VmRecord, VmState, check_name, write_record
-from vmrunner.run.vm_settings import refuse_other_settings
+from vmrunner.run.vm_disk import grow_stopped
+from vmrunner.run.vm_settings import larger_disk, refuse_other_settings
 from vmrunner.run.vm_start import VmOrder, order_again, order_vm, start_clean, start_from_disk
 
 _END_GRACE_SECONDS: Final = 2.0
@@ -42,7 +43,8 @@ def bring_up(
                 order_vm(name, loaded.config, owner=owner, emit=emit, deadline=deadline), emit, deadline
             )
         record = registry.find(name)
-        refuse_other_settings(record, loaded)
+        larger = larger_disk(record, loaded)
+        refuse_other_settings(record, loaded, leave_out={"disk"} if larger else set())
         match record.state:
             case VmState.RUNNING:
                 emit(Note(f"the VM `{name}` is running already"))
@@ -57,6 +59,8 @@ def bring_up(
                     )
                 )
         registry.end_process(record.directory, record)
+        if larger:
+            record = grow_stopped(record, larger, deadline=deadline)
         return start_from_disk(record, boot_timeout=loaded.config.boot_timeout, emit=emit, deadline=deadline)
 
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, Final
 
 from vmrunner.config.load import DEFAULT, Loaded
 from vmrunner.config.model import Config
 from vmrunner.config.option import SHAPE
 from vmrunner.config.rows import rows_of
+from vmrunner.config.units import Size
 from vmrunner.errors import ConfigError, ImageError
 from vmrunner.events import silent
 from vmrunner.image.request import ImageRequest
 from vmrunner.image.resolve import locate_image
-from vmrunner.machine.vm_record import VmRecord
+from vmrunner.machine.vm_record import VmRecord, VmState
 
 _OWN: Final = {row.field for row in rows_of(*SHAPE)} | {"hostname", "machine_id", "nix_store"}
 # How it is started is kept for `reset`, but may be another each time.
@@ -31,22 +32,31 @@ def config_of(record: VmRecord) -> Config:
     return Config.model_validate(record.settings)
 
 
-def refuse_other_settings(record: VmRecord, loaded: Loaded) -> None:
+def larger_disk(record: VmRecord, loaded: Loaded) -> Size | None:
+    """The size that was asked for a VM's disk, where the VM does not run and the disk has less: it can grow."""
+    given = loaded.sources.get("disk", DEFAULT) != DEFAULT
+    wanted = loaded.config.disk
+    return (
+        wanted if given and record.state is not VmState.RUNNING and wanted > record.plan.disk.size else None
+    )
+
+
+def refuse_other_settings(record: VmRecord, loaded: Loaded, *, leave_out: Collection[str] = ()) -> None:
     """Raise ConfigError where settings that were given, not left at their defaults, are not those of the VM."""
-    differences = list(_differences(record, loaded))
+    differences = list(_differences(record, loaded, leave_out))
     if differences:
         raise ConfigError(
             f"the VM `{record.name}` has other settings than were asked for",
-            hint=f"leave them out to use it as it is, `vmrunner rm {record.name}` first to make it anew, "
-            "or take another name",
+            hint=f"leave them out to use it as it is, change it with `vmrunner tune {record.name}`, `vmrunner rm {record.name}`"
+            " first to make it anew, or take another name",
             details="\n".join(differences),
         )
 
 
-def _differences(record: VmRecord, loaded: Loaded) -> Iterator[str]:
+def _differences(record: VmRecord, loaded: Loaded, leave_out: Collection[str]) -> Iterator[str]:
     wanted, has = kept_settings(loaded.config), record.settings
     same_image = None
-    for field in sorted(_OWN):
+    for field in sorted(_OWN.difference(leave_out)):
         key = field.replace("_", "-")
         source = loaded.sources.get(key, DEFAULT)
         if source == DEFAULT or wanted[field] == has.get(field):

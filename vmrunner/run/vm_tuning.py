@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from vmrunner.config.cpu_values import percent_of, pins_of
@@ -22,6 +22,7 @@ from vmrunner.machine.tuning import cpus, disk, memory, network, threads
 from vmrunner.machine.tuning.change import Change
 from vmrunner.machine.vm_record import VmRecord, VmState, write_record
 from vmrunner.run.requirements import check_limits, check_together
+from vmrunner.run.vm_disk import grown_plan
 from vmrunner.run.vm_settings import config_of, kept_settings
 from vmrunner.run.vm_start import plan_again
 
@@ -115,7 +116,7 @@ def _change_running(
     except (CommandRefused, MonitorLost) as error:
         raise HostError(f"QEMU of the VM `{name}` did not take a change", details=str(error)) from error
     if "disk" in request.fields:
-        grown = replace(record.plan, disk=replace(record.plan.disk, size=request.wanted.disk))
+        grown = grown_plan(record.plan, request.wanted.disk)
         record = record.changed(plan=grown, settings={**record.settings, "disk": str(request.wanted.disk)})
         write_record(record)
     return record, changes
@@ -128,25 +129,40 @@ def _log_in(machine: Machine, request: TuneRequest, name: str, deadline: Deadlin
 
 def _changes(machine: Machine, request: TuneRequest, deadline: Deadline) -> Sequence[Change]:
     """Up first and down last: in between the guest can be reached."""
-    wanted, fields = request.wanted, request.fields
     done: list[Change] = []
     if request.link == "up":
         done.append(network.set_link(machine, "up", deadline=deadline))
-    done += _change_host(machine, wanted, fields)
+    done += _change_host(machine, request.wanted, request.fields)
+    done += _change_size(machine, request, deadline)
+    done += _change_flow(machine, request.wanted, request.fields, deadline)
+    if request.link == "down":
+        done.append(network.set_link(machine, "down", deadline=deadline))
+    return done
+
+
+def _change_size(machine: Machine, request: TuneRequest, deadline: Deadline) -> list[Change]:
+    """CPUs, memory and disk; with `persist` what is more than the machine can have now waits for its next start."""
+    wanted, fields = request.wanted, request.fields
+    done: list[Change] = []
     if "cpus" in fields and wanted.cpus <= machine.plan.most_cpus:
         done.append(cpus.set_cpus(machine, wanted.cpus, deadline=deadline))
     if "memory" in fields and (wanted.memory <= machine.plan.memory or not request.persist):
         done.append(memory.set_memory(machine, wanted.memory, deadline=deadline))
-    if "disk_limits" in fields:
-        done.append(disk.set_limits(machine, wanted.disk_limits, deadline=deadline))
     if "disk" in fields:
         done.append(disk.grow(machine, wanted.disk, deadline=deadline))
+    return done
+
+
+def _change_flow(
+    machine: Machine, wanted: Config, fields: frozenset[str], deadline: Deadline
+) -> list[Change]:
+    done: list[Change] = []
+    if "disk_limits" in fields:
+        done.append(disk.set_limits(machine, wanted.disk_limits, deadline=deadline))
     if fields & {"net_rate", "net_delay"}:
         rate = bits_of(wanted.net_rate) if "net_rate" in fields else None
         delay = float(wanted.net_delay) if "net_delay" in fields else None
         done += network.set_shape(machine, rate, delay, deadline=deadline)
-    if request.link == "down":
-        done.append(network.set_link(machine, "down", deadline=deadline))
     return done
 
 
