@@ -107,14 +107,3 @@ def check_pins(pins: Mapping[str, str]) -> Mapping[str, str]:
             raise ValueError(f"vCPU {min(twice)} is pinned twice (name each once)")
         seen.update(parse_cpu_list(vcpus))
     return pins
-
-
-def parse_pin_pairs(words: Iterable[str]) -> dict[str, str]:
-    """Turn `VCPUS=CPUS` words into a mapping; raises ValueError for a word without `=`."""
-    pins = {}
-    for word in words:
-        vcpus, equals, cpus = word.partition("=")
-        if not equals:
-            raise ValueError(f"not VCPUS=CPUS: {word!r} (want for example 0=2 or 0-3=4-7)")
-        pins[vcpus.strip()] = cpus.strip()
-    return pins

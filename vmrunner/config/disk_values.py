@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from vmrunner.config.units import Size
 
@@ -12,17 +12,6 @@ LIMIT_NAMES = (*_KINDS, *(f"{kind}-burst" for kind in _KINDS), "burst-seconds")
 
 _LONGEST_BURST = 3600
 _MOST = 10**15
-
-
-def parse_limit_pairs(words: Iterable[str]) -> dict[str, str]:
-    """Turn `NAME=NUMBER` words into a mapping; raises ValueError for a word without `=`."""
-    limits = {}
-    for word in words:
-        name, equals, value = word.partition("=")
-        if not equals:
-            raise ValueError(f"not LIMIT=NUMBER: {word!r} (want for example bps=10M or iops=500)")
-        limits[name.strip()] = value.strip()
-    return limits
 
 
 def check_limits(limits: Mapping[str, str]) -> dict[str, str]:

@@ -57,12 +57,16 @@ def parse_env_pairs(words: Sequence[str]) -> dict[str, str | None]:
     return env
 
 
-def parse_value_pairs(words: Sequence[str]) -> dict[str, str]:
-    """Turn `NAME=VALUE` words into a mapping; raises ValueError for a word without `=`."""
-    pairs = {}
-    for word in words:
-        name, equals, value = word.partition("=")
-        if not equals:
-            raise ValueError(f"not NAME=VALUE: {word!r}")
-        pairs[name.strip()] = value.strip()
-    return pairs
+def pairs_like(form: str, example: str) -> Callable[[Sequence[str]], dict[str, str]]:
+    """What turns `NAME=VALUE` words into a mapping; for a word without `=` it raises ValueError that shows `example`."""
+
+    def parse(words: Sequence[str]) -> dict[str, str]:
+        pairs = {}
+        for word in words:
+            name, equals, value = word.partition("=")
+            if not equals:
+                raise ValueError(f"not {form}: {word!r} (want for example {example})")
+            pairs[name.strip()] = value.strip()
+        return pairs
+
+    return parse

@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from vmrunner.config import checks, cpu_values
-from vmrunner.config.option import Option
+from vmrunner.config.option import Option, pairs_like
 from vmrunner.config.settings.types import NO_ENTRIES, ReadOnly, Settings
 
 CpuModel = Annotated[str, AfterValidator(checks.cpu_model)]
@@ -55,7 +55,7 @@ class CpuSettings(Settings):
         AfterValidator(cpu_values.check_pins),
         *ReadOnly,
         Option("cpu", "VCPUS=CPUS", "on which of this host's CPUs virtual CPUs run", split=shlex.split,
-               pairs=cpu_values.parse_pin_pairs),
+               pairs=pairs_like("VCPUS=CPUS", "0=2 or 0-3=4-7")),
     ] = Field(default_factory=NO_ENTRIES)  # fmt: skip
     cpu_weight: Annotated[
         Annotated[int, Field(ge=1, le=10000)] | None,

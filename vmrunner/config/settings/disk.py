@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from vmrunner.config import checks, disk_values
-from vmrunner.config.option import Option
+from vmrunner.config.option import Option, pairs_like
 from vmrunner.config.settings.types import NO_ENTRIES, ReadOnly, Settings, Switch
 from vmrunner.config.units import Size
 
@@ -54,5 +54,5 @@ class DiskSettings(Settings):
         AfterValidator(disk_values.check_limits),
         *ReadOnly,
         Option("disk", "LIMIT=NUMBER", "a limit of the disk: bps, iops (both ways), bps-read, bps-write, iops-read, iops-write, "
-               "each also with -burst; burst-seconds", split=shlex.split, pairs=disk_values.parse_limit_pairs),
+               "each also with -burst; burst-seconds", split=shlex.split, pairs=pairs_like("LIMIT=NUMBER", "bps=10M or iops=500")),
     ] = Field(default_factory=NO_ENTRIES)  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from vmrunner.config import checks
-from vmrunner.config.option import Option, parse_value_pairs
+from vmrunner.config.option import Option, pairs_like
 from vmrunner.config.settings.types import NO_ENTRIES, FilePath, ReadOnly, Settings
 
 KernelArgument = Annotated[str, AfterValidator(checks.kernel_argument)]
@@ -42,5 +42,5 @@ class KernelSettings(Settings):
         Mapping[SysctlName, SysctlValue],
         *ReadOnly,
         Option("kernel", "NAME=VALUE", "a kernel parameter that is set when the guest has started (sysctl(8))",
-               split=shlex.split, pairs=parse_value_pairs),
+               split=shlex.split, pairs=pairs_like("NAME=VALUE", "vm.swappiness=10")),
     ] = Field(default_factory=NO_ENTRIES)  # fmt: skip
