@@ -26,6 +26,8 @@ HOST = HostLimits(
         ({"disk_aio": "native"}, ("native", "auto"), "none or directsync"),
         ({"hugepages": "1G", "memory": "1536M"}, ("1536M", "1G"), "smaller pages"),
         ({"hugepages": "2M", "start": "restored"}, ("restored", "2M"), "leave one"),
+        ({"kernel": "/no/such/kernel"}, ("kernel` is /no/such/kernel", "no file"), "name one"),
+        ({"initrd": "/"}, ("initrd` is /", "no file"), "name one"),
         ({"forwards": ["80:80", "80:81"]}, ("port 80", "2 times"), "leave all but one"),
         ({"forwards": ["80:80"], "shards": 2}, ("shards` is 2", "forwards"), "port 0"),
     ],

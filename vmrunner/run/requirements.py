@@ -5,6 +5,7 @@ Each ConfigError names both values and the way out.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 
 from vmrunner.config.cpu_values import Topology, format_cpu_list, pins_of
@@ -29,6 +30,7 @@ def check_together(config: Config) -> None:
     """Refuse settings that contradict each other. Raises ConfigError."""
     _check_cpus(config)
     _check_forwards(config)
+    _check_boot_files(config)
     if config.hugepages != "off":
         _check_huge_pages(config)
     if config.disk_aio == "native" and config.disk_cache not in _AIO_CACHES:
@@ -106,6 +108,14 @@ def _check_cpus(config: Config) -> None:
             f" is {most}",
             hint="sockets x cores x threads must be just as many",
         )
+
+
+def _check_boot_files(config: Config) -> None:
+    for name, path in (("kernel", config.kernel), ("initrd", config.initrd)):
+        if path is not None and not (path.is_file() and os.access(path, os.R_OK)):
+            raise ConfigError(
+                f"`{name}` is {path}, which is no file that can be read", hint="name one that is there"
+            )
 
 
 def _check_forwards(config: Config) -> None:

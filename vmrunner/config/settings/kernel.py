@@ -23,7 +23,9 @@ class KernelSettings(Settings):
     kernel: Annotated[
         FilePath | None,
         Option(
-            "kernel", "FILE", "another kernel than the image's (a bzImage); without `initrd` it gets none"
+            "kernel",
+            "FILE",
+            "another kernel than the image's (a bzImage, or an ELF file with PVH); without `initrd` it gets none",
         ),
     ] = None
     initrd: Annotated[
