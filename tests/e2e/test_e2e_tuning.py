@@ -227,3 +227,12 @@ def test_recipes_of_the_readme(vmrunner: CommandLine, copied_crate: Any, command
             done = there.run(*shlex.split(command), cwd=crate)
             assert done.code == 0, f"{command}\n{done.stderr}"
     assert any("test" in command for command in commands)
+
+
+def test_a_run_that_writes_too_much_is_ended(vmrunner: CommandLine, copied_crate: Any) -> None:
+    script = "dd if=/dev/zero of=/run/vmrunner/out/big bs=1M count=64; sleep 60"
+    done = vmrunner.run("test", copied_crate("scripted"), "--output-limit", "8M", "--env", f"SCRIPT={script}")
+    assert (done.code, done.message) == (23, "the guest wrote more than 8M to its share")
+    assert "--output-limit" in done.hint
+    assert done.seconds < 50
+    vmrunner.assert_nothing_left(vmrunner.only_run)

@@ -13,6 +13,7 @@ import paramiko
 import pytest
 from fake_sshd import FakeSshd, Run, answer, running_sshd
 
+from vmrunner.config.units import Size
 from vmrunner.errors import GuestError, GuestPanicked, Interrupted, RunTimeout, VmrunnerError, exit_code_of
 from vmrunner.events import Emit, Event, Note, Output, PhaseFinished, PhaseStarted, silent
 from vmrunner.guest.ssh import Guest
@@ -199,9 +200,8 @@ def test_the_preparation_goes_before_the_unit_in_one_command(run: RunDirectory) 
     )
 
 
-def test_logs_that_grow_without_end_are_an_error(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vmrunner.run.follow.LOG_LIMIT", 1000)
-    tail = LogTail(run, silent)
+def test_logs_that_grow_without_end_are_an_error(run: RunDirectory) -> None:
+    tail = LogTail(run, silent, Size(1000))
     run.nextest_log.write_bytes(b"x" * 900)
     tail.hand_on()
     run.stdout_log.write_bytes(b"x" * 200)

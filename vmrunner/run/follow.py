@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
+from vmrunner.config.units import Size
 from vmrunner.errors import GuestError, GuestLost, Interrupted, RunTimeout, VmrunnerError
 from vmrunner.events import Emit, Note, Output, phase
 from vmrunner.guest import inbox
@@ -22,8 +23,9 @@ from vmrunner.run.seat import ReadySeat
 
 log = logging.getLogger(__name__)
 
-LOG_LIMIT = 2 << 30
-"""Bytes that nextest and the tests may print in one run; a guest must not be able to fill the host's disk."""
+LOG_LIMIT = Size.parse("2G")
+"""Bytes that nextest and the tests may print in one run where nothing else is asked for; a guest must not be able to
+fill the host's disk."""
 
 _POLL_SECONDS = 0.015
 _WIND_DOWN_SECONDS = 15.0
@@ -49,6 +51,7 @@ class LogTail:
 
     run: RunDirectory
     emit: Emit
+    limit: Size = LOG_LIMIT
 
     def __post_init__(self) -> None:
         self._open = [
@@ -63,9 +66,10 @@ class LogTail:
             while chunk := os.read(fd, _CHUNK):
                 self._handed_on += len(chunk)
                 self.emit(Output("stderr" if stream == "stderr" else "stdout", chunk))
-                if self._handed_on > LOG_LIMIT:
+                if self._handed_on > self.limit:
                     raise GuestError(
-                        "the tests print without end: their log passed 2 GiB",
+                        f"the tests print without end: their log passed {self.limit.for_people()}",
+                        hint="is that what they should do? then give them more with `--log-limit`",
                         details=str(self.run.nextest_log),
                     )
 
@@ -84,14 +88,15 @@ def follow_unit(
     deadline: Deadline,
     emit: Emit,
     cancellation: Cancellation,
-    look: Callable[[], None] = lambda: None,
+    looks: Sequence[Callable[[], None]] = (),
+    log_limit: Size = LOG_LIMIT,
 ) -> UnitStatus:
-    """Start the unit and stay with it to its end; `look` is called all the while.
+    """Start the unit and stay with it to its end; `looks` are called all the while.
 
     Raises RunTimeout where the time is up, Interrupted on a signal and Cancelled where another thread wants it, all after
     nextest was given a moment to cancel and to write its report; GuestError where the machine or the connection is gone for good.
     """
-    tail = LogTail(seat.run, emit)
+    tail = LogTail(seat.run, emit, log_limit)
     try:
         with phase(emit, "mount", "Handing the tests to the guest"):
             unit = UnitRun(
@@ -102,7 +107,7 @@ def follow_unit(
                 deadline=deadline,
             )
             load_parser()
-            following = _Following(unit, seat, tail, deadline, cancellation, look)
+            following = _Following(unit, seat, tail, deadline, cancellation, looks)
             status = following.until_it_ends(or_starts=True)
         with phase(emit, "unit", "Running the tests"):
             if status is None:
@@ -127,7 +132,7 @@ class _Following:
     tail: LogTail
     deadline: Deadline
     cancellation: Cancellation
-    look: Callable[[], None]
+    looks: Sequence[Callable[[], None]]
 
     def until_it_ends(self, *, or_starts: bool = False) -> UnitStatus | None:
         """Watch everything until the unit has ended (or, on request, nextest is about to start: None then)."""
@@ -135,7 +140,8 @@ class _Following:
             while not self.deadline.passed and not self.cancellation.is_set():
                 self.seat.machine.check_alive()
                 self.tail.hand_on()
-                self.look()
+                for look in self.looks:
+                    look()
                 status = self.unit.poll()
                 if status or (or_starts and started(self.seat.run)):
                     return status

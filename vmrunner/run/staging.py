@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from vmrunner.config.model import Config
+from vmrunner.config.units import Size
 from vmrunner.errors import UsageError
 from vmrunner.events import Emit, Note, Phase, phase
 from vmrunner.guest import inbox
@@ -24,13 +25,19 @@ from vmrunner.run.sources import link_or_copy, stage_sources
 _BINARIES_METADATA = "binaries-metadata.json"
 _CARGO_METADATA = "cargo-metadata.json"
 _TOOL_CONFIG = "vmrunner.toml"
+_DEFAULTS = Config()
 
 
 @dataclass(frozen=True)
 class StagedJob:
-    """What was staged: where the guest's JUnit report will be, below the run's `out`."""
+    """What was staged: where the guest's JUnit report will be, below the run's `out`, and what the run may write.
+
+    `log_limit` is for what nextest and the tests print, `output_limit` for all of the share; bytes.
+    """
 
     junit: PurePosixPath
+    log_limit: Size = _DEFAULTS.log_limit
+    output_limit: Size = _DEFAULTS.output_limit
 
 
 def stage_job(
@@ -71,7 +78,7 @@ def stage_job(
             host_store=host_store,
         )
         _write_job(job, run)
-    return StagedJob(junit=PurePosixPath(inbox.STORE) / location.file)
+    return StagedJob(PurePosixPath(inbox.STORE) / location.file, config.log_limit, config.output_limit)
 
 
 def _layout_of(info: ArchiveInfo, emit: Emit) -> inbox.GuestLayout:

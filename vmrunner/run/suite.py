@@ -13,6 +13,7 @@ from vmrunner.nextest import exit_codes
 from vmrunner.nextest.junit import copy_report, parse_cases
 from vmrunner.nextest.summary import parse_summary
 from vmrunner.run.follow import Cancellation, Cancelled, follow_unit, started
+from vmrunner.run.output_limit import OutputWatch
 from vmrunner.run.report import Report
 from vmrunner.run.sampling import Sampler
 from vmrunner.run.seat import ReadySeat
@@ -40,7 +41,8 @@ def run_suite(
     try:
         status = follow_unit(
             seat, deadline=deadline, emit=emit, cancellation=cancellation,
-            look=Sampler(seat.machine, report.usage).look,
+            looks=(Sampler(seat.machine, report.usage).look, OutputWatch(seat.run.out, job.output_limit).look),
+            log_limit=job.log_limit,
         )  # fmt: skip
     except (RunTimeout, Interrupted, Cancelled):
         _collect_what_there_is(report, job)

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field
 from vmrunner.config import checks
 from vmrunner.config.option import Option
 from vmrunner.config.settings.types import Settings
-from vmrunner.config.units import Duration
+from vmrunner.config.units import Duration, Size
 
 
 class RunSettings(Settings):
@@ -42,6 +42,20 @@ class RunSettings(Settings):
         AfterValidator(checks.lasting_at_most("720h")),
         Option("run", "TIME", "how long the guest may take until it answers"),
     ] = Duration.parse("5m")
+    log_limit: Annotated[
+        Size,
+        AfterValidator(checks.between("1M", "1T")),
+        Option("run", "SIZE", "how much nextest and the tests may print in one run"),
+    ] = Size.parse("2G")
+    output_limit: Annotated[
+        Size,
+        AfterValidator(checks.between("1M", "64T")),
+        Option(
+            "run",
+            "SIZE",
+            "how much room all that the guest writes to its share may take on this host's disk in one run",
+        ),
+    ] = Size.parse("8G")
     format: Annotated[
         Literal["text", "json"],
         Option("run", "FORMAT", "what the report on standard output is: text or json"),
