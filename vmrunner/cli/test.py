@@ -105,14 +105,14 @@ def _conclude(report: Report, display: Lines) -> int:
         click.echo(f"logs: {report.run.path}", err=True)
         return exit_code_of(report.error)
     assert report.exit_code is not None
+    if report.bottleneck:
+        click.echo(f"bottleneck: {report.bottleneck}", err=True)
     click.secho(
         _verdict_line(report),
         fg="green" if report.outcome == "passed" else "red",
         err=True,
         color=use_color(sys.stderr),
     )
-    if report.bottleneck:
-        click.echo(f"bottleneck: {report.bottleneck}", err=True)
     click.echo(f"report: {report.run.report}", err=True)
     return report.exit_code
 
