@@ -148,7 +148,10 @@ def test_a_disk_that_is_full_while_saving(clean: LongLivedVm, tmp_path: Path) ->
     subprocess.run(["mount", "-t", "tmpfs", "-o", SMALL_DISK, "vmrunner-test", tmp_path], check=True)
     try:
         vm = LongLivedVm(replace(clean.vmrunner, state_home=tmp_path), "small")
-        vm.up()
+        no_room = vm.run("up")
+        assert (no_room.code, "no room for a copy of the template's memory" in no_room.message) == (20, True)
+        assert "--balloon off" in no_room.hint
+        vm.up("--balloon", "off")
         vm.shell(COUNTER)
         failed = vm.vmrunner.run("snapshot", "save", vm.name, "one")
         assert failed.code == 20, failed.stderr

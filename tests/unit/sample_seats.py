@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import cast
 
 from vmrunner.image.manifest import Image
+from vmrunner.machine.plan import Network
 from vmrunner.nextest.tool import NextestTool
 from vmrunner.run.directory import RunDirectory
 from vmrunner.run.seat import MachineFacts, ReadySeat, Start
@@ -38,7 +39,8 @@ class SampleSeat:
     tool: NextestTool | None = None
     hostname: str | None = None
     has_store: bool = False
-    network: Literal["restricted", "user"] = "restricted"
+    network: Network = "restricted"
+    dns: str | None = None
     image: Image = NO_IMAGE
 
     def ready(self) -> ReadySeat:

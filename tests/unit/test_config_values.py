@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from vmrunner.config.cpu_values import Topology, format_cpu_list, parse_cpu_list, pins_of
-from vmrunner.config.disk_values import check_limits, limits_of_throttle, throttle_limits
+from vmrunner.config.disk_values import check_limits, image_format, limits_of_throttle, throttle_limits
 from vmrunner.config.load import load_config
 from vmrunner.config.model import Config
-from vmrunner.config.network_values import Forward, bits_of, format_rate
+from vmrunner.config.network_values import Forward, HostForward, bits_of, format_rate
 from vmrunner.config.units import Duration
 
 
@@ -63,6 +64,11 @@ def test_limits_become_those_of_qemu_and_back() -> None:
         ({"forwards": ["80"]}, "not a forward"),
         ({"forwards": ["0:0"]}, "not a port"),
         ({"forwards": ["localhost:1:1"]}, "not a forward"),
+        ({"host_forwards": ["5432"]}, "not a forward"),
+        ({"host_forwards": ["1:a b:2"]}, "not a forward"),
+        ({"dns": "::1"}, "not an IPv4 address"),
+        ({"nics": 9}, "less than or equal to 8"),
+        ({"empty_disks": ["1K"]}, "impossible size"),
         ({"mac": "53:54:00:00:00:00"}, "not the MAC address"),
         ({"net_rate": "10"}, "not a rate"),
         ({"net_rate": "1bit"}, "impossible rate"),
@@ -88,6 +94,19 @@ def test_switches_take_what_yaml_has_for_them() -> None:
 def test_forwards() -> None:
     assert Forward.parse("8080:80") == Forward("127.0.0.1", 8080, 80)
     assert str(Forward.parse("0.0.0.0:53:5353/udp")) == "0.0.0.0:53:5353/udp"
+
+
+def test_forwards_to_the_host() -> None:
+    assert HostForward.parse("5432:5432") == HostForward(5432, "127.0.0.1", 5432)
+    assert str(HostForward.parse("80:db.lan:8080")) == "80:db.lan:8080"
+    assert str(HostForward.parse("80:127.0.0.1:8080")) == "80:8080"
+
+
+def test_the_format_of_an_image_is_told_by_its_name() -> None:
+    assert [image_format(Path(name)) for name in ("a.qcow2", "a.img", "a.iso", "a")] == [
+        "qcow2",
+        *["raw"] * 3,
+    ]
 
 
 def test_rates() -> None:

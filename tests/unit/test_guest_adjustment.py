@@ -6,7 +6,9 @@ import subprocess
 
 import pytest
 
-from vmrunner.guest.adjustment import Adjustment
+from vmrunner.guest.adjustment import Adjustment, CutOff
+
+CUT_OFF = Adjustment(cut_off=CutOff((("tcp", 22), ("udp", 53)), ("192.0.2.7",)))
 
 
 def test_nothing_to_do_is_no_script() -> None:
@@ -23,6 +25,13 @@ def test_nothing_to_do_is_no_script() -> None:
         (Adjustment(sysctls=(("net/ipv4/conf/eth0.1/forwarding", "1"),)), "/conf/eth0.1/forwarding"),
         (Adjustment(rate=1000000, delay=0.1), "netem delay 100000us rate 1000000bit"),
         (Adjustment(rate=0, delay=0), "tc qdisc del"),
+        (Adjustment(rate=1000000), "tc qdisc add dev ifb0 root handle 30: netem rate 1000000bit"),
+        (Adjustment(delay=0.1), "ip link del ifb0"),
+        (Adjustment(name_server="192.0.2.53"), "mv -f /etc/resolv.conf.vmrunner /etc/resolv.conf"),
+        (CUT_OFF, "rule add pref 100 ipproto 6 sport 22 lookup main"),
+        (CUT_OFF, "rule add pref 100 ipproto 17 sport 53 lookup main"),
+        (CUT_OFF, "rule add pref 110 to 10.0.2.2/32 prohibit"),
+        (CUT_OFF, "rule add pref 110 to 192.0.2.7/32 prohibit"),
     ],
     ids=str,
 )
@@ -44,3 +53,11 @@ def test_a_part_that_fails_ends_it() -> None:
 def test_a_value_is_never_a_command() -> None:
     script = Adjustment(sysctls=(("kernel.core_pattern", "|/bin/true $(touch /tmp/x)"),)).script()
     assert "'|/bin/true $(touch /tmp/x)'" in script
+
+
+def test_a_batch_has_a_line_for_each_rule() -> None:
+    assert CUT_OFF.cut_off
+    batch = CUT_OFF.cut_off.script().replace("ip -batch -", "cat")
+    ran = subprocess.run(["sh", "-c", batch], capture_output=True, text=True, check=True)
+    assert len(ran.stdout.splitlines()) == 4
+    assert ran.stdout.splitlines()[0] == "rule add pref 100 ipproto 6 sport 22 lookup main"

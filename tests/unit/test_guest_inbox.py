@@ -222,10 +222,29 @@ def test_each_nextest_is_installed_in_a_place_of_its_own() -> None:
     assert first.name == second.name == "cargo-nextest"
 
 
-@pytest.mark.parametrize(("network", "server"), [("restricted", "127.0.0.1"), ("user", "10.0.2.3")])
+@pytest.mark.parametrize(
+    ("network", "server"), [("none", "127.0.0.1"), ("restricted", "127.0.0.1"), ("user", "10.0.2.3")]
+)
 def test_the_name_server_belongs_to_the_network(network: str, server: str) -> None:
     files = render_job(job(network=network))
     assert files["resolv.conf"] == f"nameserver {server}\noptions edns0 trust-ad\n"
+
+
+def test_another_name_server() -> None:
+    assert render_job(job(network="user", dns="192.0.2.53"))["resolv.conf"].startswith(
+        "nameserver 192.0.2.53\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("network", "host_store", "words"),
+    [("none", False, "--net --mount --propagation slave"), ("none", True, "--net --mount --propagation slave"),
+     ("user", True, "--mount --propagation slave")],
+)  # fmt: skip
+def test_namespaces_of_its_own(network: str, host_store: bool, words: str) -> None:
+    script = render_script(job(network=network, host_store=host_store))
+    assert f"exec unshare {words} /bin/sh" in script
+    assert ("ip link set lo up" in script) == (network == "none")
 
 
 def test_a_job_is_four_files() -> None:

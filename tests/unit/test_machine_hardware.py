@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from sample_plans import sample_plan
 
 from vmrunner.config.cpu_values import Topology
-from vmrunner.config.network_values import Forward
+from vmrunner.config.network_values import Forward, HostForward
+from vmrunner.config.units import Size
 from vmrunner.machine.arguments import qemu_arguments
-from vmrunner.machine.plan import DiskOptions
+from vmrunner.machine.plan import DiskOptions, ExtraDisk
 
 
 def words_of(**changes: Any) -> list[str]:
@@ -143,3 +145,40 @@ def test_real_time_clock() -> None:
 def test_what_a_clock_shows_at_the_start() -> None:
     assert sample_plan().clock_at_start(5.0) == 5.0
     assert sample_plan(rtc="1970-01-02T00:00:00").clock_at_start(5.0) == 86400.0
+
+
+def test_disks_besides_the_root() -> None:
+    disks = (
+        ExtraDisk("empty-0", Path("/run/e.qcow2"), size=Size.parse("1G")),
+        ExtraDisk("overlay-0", Path("/run/o.qcow2"), backing_file=Path("/img/a.img")),
+        ExtraDisk("readonly-0", Path("/img/b.img"), readonly=True),
+    )
+    assert added(extra_disks=disks) == [
+        "file,node-name=empty-0-file,filename=/run/e.qcow2,discard=unmap,cache.no-flush=on",
+        "qcow2,node-name=empty-0,file=empty-0-file,discard=unmap,cache.no-flush=on",
+        "virtio-blk-pci,id=disk-empty-0,drive=empty-0,serial=empty-0",
+        "file,node-name=overlay-0-file,filename=/run/o.qcow2,discard=unmap,cache.no-flush=on",
+        "qcow2,node-name=overlay-0,file=overlay-0-file,discard=unmap,cache.no-flush=on",
+        "virtio-blk-pci,id=disk-overlay-0,drive=overlay-0,serial=overlay-0",
+        "file,node-name=readonly-0-file,filename=/img/b.img,read-only=on,cache.no-flush=on",
+        "raw,node-name=readonly-0,file=readonly-0-file,read-only=on,cache.no-flush=on",
+        "virtio-blk-pci,id=disk-readonly-0,drive=readonly-0,serial=readonly-0",
+    ]
+
+
+def test_more_network_cards() -> None:
+    assert added(nics=3) == [
+        "user,id=net1,ipv6=off,restrict=on,net=10.0.3.0/24",
+        "virtio-net-pci,id=nic1,netdev=net1,romfile=",
+        "user,id=net2,ipv6=off,restrict=on,net=10.0.4.0/24",
+        "virtio-net-pci,id=nic2,netdev=net2,romfile=",
+    ]
+
+
+@pytest.mark.parametrize(("network", "restrict"), [("none", "on"), ("restricted", "on"), ("user", "off")])
+def test_networks(network: Any, restrict: str) -> None:
+    assert f"restrict={restrict}," in after("-netdev", words_of(network=network))
+
+
+def test_what_the_guest_does_itself_is_not_in_the_arguments() -> None:
+    assert added(dns="192.0.2.53", host_access=False, host_forwards=(HostForward(1, "127.0.0.1", 2),)) == []

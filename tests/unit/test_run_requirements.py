@@ -29,6 +29,12 @@ HOST = HostLimits(
         ({"kernel": "/no/such/kernel"}, ("kernel` is /no/such/kernel", "no file"), "name one"),
         ({"initrd": "/"}, ("initrd` is /", "no file"), "name one"),
         ({"forwards": ["80:80", "80:81"]}, ("port 80", "2 times"), "leave all but one"),
+        ({"dns": "192.0.2.53"}, ("192.0.2.53", "restricted"), "--network user"),
+        ({"network": "none", "forwards": ["0:80"]}, ("`forwards` has 0:80", "none"), "restricted"),
+        ({"network": "none", "host_forwards": ["80:80"]}, ("`host-forwards` has 80:80", "none"), "leave"),
+        ({"overlay_disks": ["/no/such.img"]}, ("/no/such.img", "No such file"), "name a disk image"),
+        ({"readonly_disks": ["/"]}, ("`readonly-disks` has /", "directory"), "name a disk image"),
+        ({"empty_disks": ["1G"] * 12, "nics": 6}, ("12 disks", "`nics` is 6"), "leave some out"),
         ({"forwards": ["80:80"], "shards": 2}, ("shards` is 2", "forwards"), "port 0"),
     ],
     ids=str,
@@ -91,3 +97,16 @@ def test_io_uring(tmp_path: Any) -> None:
     assert "from Linux 5.1 on" in str(io_uring_obstacle("4.19.0", disabled))
     disabled.write_text("2\n")
     assert "is off" in str(io_uring_obstacle("6.8.0", disabled))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [("a.img", b"QFI\xfb and so on", "is qcow2, and is taken for raw"), ("a.qcow2", b"raw", "is no qcow2")],
+)
+def test_an_image_that_is_not_what_its_name_says(tmp_path: Any, name: str, content: bytes, said: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ConfigError, match=said):
+        check_together(Config(overlay_disks=[tmp_path / name]))
+    with pytest.raises(ConfigError, match=said) as caught:
+        check_together(Config(readonly_disks=[tmp_path / name]))
+    assert "qemu-img convert" in (caught.value.hint or "")

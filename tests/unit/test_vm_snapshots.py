@@ -71,7 +71,7 @@ def test_a_snapshot_holds_disk_key_and_clock_of_its_moment() -> None:
     record.directory.disk.write_text("changed since")
     found = find_snapshot("db", "one")
     assert found == saved
-    assert found.disk.read_text() == "a disk"
+    assert found.disks[0][1].read_text() == "a disk"
     assert found.login_key.private == "a key"
     assert found.record.plan == record.plan
     assert abs(found.record.created - 3600.0 - found.record.guest_clock) < 5
@@ -136,7 +136,7 @@ def test_a_new_one_replaces_the_old_of_that_tag() -> None:
     save(record)
     record.directory.disk.write_text("another disk")
     save(record)
-    assert find_snapshot("db", "one").disk.read_text() == "another disk"
+    assert find_snapshot("db", "one").disks[0][1].read_text() == "another disk"
     assert [path.name for path in record.directory.snapshots.iterdir()] == ["one"]
 
 

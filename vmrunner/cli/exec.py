@@ -42,7 +42,7 @@ def command(
             "there is no program to run", hint=f"put it after two dashes: vmrunner exec {name} -- ls"
         )
     line = shell_line(argv, workdir=workdir, environment=_environment(variables))
-    with attached_guest(name) as (guest, deadline):
+    with attached_guest(name, forwards=True) as (guest, deadline):
         return run_session(guest, line, tty=tty, stdin=0, stdout=1, stderr=2, deadline=deadline)
 
 

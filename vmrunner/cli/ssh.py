@@ -27,5 +27,5 @@ def command(context: click.Context, name: str) -> int:
     from vmrunner.guest.session import run_session
 
     line = " ".join(context.meta.get(AFTER_DASHES, ())) or None
-    with attached_guest(name) as (guest, deadline):
+    with attached_guest(name, forwards=True) as (guest, deadline):
         return run_session(guest, line, tty=os.isatty(0), stdin=0, stdout=1, stderr=2, deadline=deadline)

@@ -1,8 +1,10 @@
-"""What limits of a disk are written as: bytes and requests per second, with bursts."""
+"""What a disk image's format is, and what limits of a disk are written as: bytes and requests per second, with bursts."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
 
 from vmrunner.config.units import Size
 
@@ -12,6 +14,15 @@ LIMIT_NAMES = (*_KINDS, *(f"{kind}-burst" for kind in _KINDS), "burst-seconds")
 
 _LONGEST_BURST = 3600
 _MOST = 10**15
+
+
+def image_format(path: Path) -> Literal["raw", "qcow2"]:
+    """What a disk image is taken for, by its name alone.
+
+    Not by what is in it: a guest that can write to a raw image could make it look like a qcow2 file, and that names
+    other files which QEMU then opens.
+    """
+    return "qcow2" if path.suffix == ".qcow2" else "raw"
 
 
 def check_limits(limits: Mapping[str, str]) -> dict[str, str]:

@@ -11,6 +11,9 @@ from typing import Literal, Self
 _FORWARD = re.compile(
     r"(?:(?P<address>[0-9.]+):)?(?P<host>\d{1,5}):(?P<guest>\d{1,5})(?:/(?P<protocol>tcp|udp))?"
 )
+_HOST_FORWARD = re.compile(
+    r"(?P<guest>\d{1,5}):(?:(?P<address>[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?):)?(?P<host>\d{1,5})"
+)
 # tc(8): bits per second, powers of 1000.
 _RATE = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)([kmg]?)bit", re.IGNORECASE)
 _RATE_FACTORS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
@@ -52,6 +55,42 @@ class Forward:
     def __str__(self) -> str:
         address = "" if self.address == "127.0.0.1" else f"{self.address}:"
         return f"{address}{self.host_port}:{self.guest_port}{'/udp' if self.protocol == 'udp' else ''}"
+
+
+@dataclass(frozen=True)
+class HostForward:
+    """A port of the guest's loopback that leads to this host or beyond, written `5432:5432` or `5432:db.lan:5432`."""
+
+    guest_port: int
+    address: str
+    host_port: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read one; without an address it is this host's loopback. Raises ValueError with an example."""
+        match = _HOST_FORWARD.fullmatch(text.strip())
+        if match is None:
+            raise ValueError(
+                f"not a forward: {text!r} (want GUESTPORT:[ADDRESS:]HOSTPORT, for example 5432:5432)"
+            )
+        return cls(_port(match["guest"]), match["address"] or "127.0.0.1", _port(match["host"]))
+
+    def __str__(self) -> str:
+        address = "" if self.address == "127.0.0.1" else f"{self.address}:"
+        return f"{self.guest_port}:{address}{self.host_port}"
+
+
+def host_forward(value: str) -> str:
+    """A forward to this host in its shortest spelling."""
+    return str(HostForward.parse(value))
+
+
+def name_server(value: str) -> str:
+    """The IPv4 address of a name server: QEMU's user network has no IPv6 here."""
+    try:
+        return str(ipaddress.IPv4Address(value))
+    except ValueError:
+        raise ValueError(f"not an IPv4 address: {value!r} (want for example 192.0.2.53)") from None
 
 
 def forward(value: str) -> str:

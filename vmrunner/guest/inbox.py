@@ -44,6 +44,7 @@ NEXTEST_LOG = "nextest.log"
 STORE = "store"
 
 _NAMESERVERS = {
+    "none": "127.0.0.1",
     # Nothing listens there, so a look-up fails at once instead of after two time-outs of five seconds.
     "restricted": "127.0.0.1",
     # QEMU's DNS forwarder (qemu(1), -netdev user).
@@ -77,12 +78,17 @@ REMAPPED_WORKSPACE = STATE / "workspace"
 # In mounts of its own, so that only the programs of the run see it, and it is gone with them. Over a store of the guest's
 # it hides what is mounted in that: of NixOS, files of /etc.
 _LAY_STORE = (
-    f'[ "$1" = inside ] || exec unshare --mount --propagation slave /bin/sh {IN / RUN_SCRIPT} inside',
     "if [ -d /nix/store ]; then",
     f"  mount -t overlay -o ro,lowerdir=/nix/store:{HOST_STORE_MOUNT} store /nix/store &&",
     f"  mount --bind {MERGED_HOSTS} /etc/hosts && mount --bind {IN / RESOLV_CONF} /etc/resolv.conf",
     f"else mkdir -p /nix/store && mount --bind {HOST_STORE_MOUNT} /nix/store",
     "fi || exit 206",
+)
+
+
+# What /sys shows of network cards is what there was where it was mounted (network_namespaces(7)).
+_LAY_NETWORK = (
+    "{ ip link set lo up && mount -t sysfs sysfs /sys && mount -t cgroup2 cgroup2 /sys/fs/cgroup; } || exit 207",
 )
 
 
@@ -125,6 +131,8 @@ class Job:
     from the share again would take half a second (measured).
     `store_bind` is a directory of the workspace that JUnit reports go to instead of the one that vmrunner asks for,
     because the repository's own nextest configuration says so. `host_store`: its programs see the host's Nix store.
+    In the network `none` the unit has a network namespace of its own, with nothing in it but loopback. `dns` is the
+    address of another name server than QEMU's.
     """
 
     layout: GuestLayout
@@ -136,6 +144,7 @@ class Job:
     installed_nextest: PurePosixPath | None = None
     hostname: str = ""
     host_store: bool = False
+    dns: str | None = None
 
 
 def layout_for(workspace: Path, target: Path, build: Path | None = None) -> GuestLayout:
@@ -157,7 +166,7 @@ def render_job(job: Job) -> dict[str, str]:
         RUN_SCRIPT: render_script(job),
         MOUNTS: render_mounts(job),
         HOSTS: render_hosts(job.hosts, job.hostname),
-        RESOLV_CONF: f"nameserver {_NAMESERVERS[job.network]}\noptions edns0 trust-ad\n",
+        RESOLV_CONF: f"nameserver {job.dns or _NAMESERVERS[job.network]}\noptions edns0 trust-ad\n",
         **({HOST_STORE: ""} if job.host_store else {}),
     }
 
@@ -204,7 +213,9 @@ def render_script(job: Job) -> str:
             f"{there} || mkdir -p {' '.join(map(str, OVERLAY_DIRECTORIES))} || exit 201",
             # The host has had them mounted before it let the unit go; who starts it by hand has not.
             f"[ -e {MOUNTED_MARK} ] || {PREPARE} shares mounts || exit 202",
+            *_unshare(job),
             *(_LAY_STORE if job.host_store else ()),
+            *(_LAY_NETWORK if job.network == "none" else ()),
             f"cd {shlex.quote(str(job.layout.workspace))} || exit 203",
             # nextest starts each test through a copy of itself, so that Ctrl-Z at a terminal is safe. There is none here,
             # and under TCG that doubles the cost of each test (measured: 0.62 s for mydns, 0.30 s without).
@@ -219,6 +230,17 @@ def render_script(job: Job) -> str:
             "",
         ]
     )
+
+
+def _unshare(job: Job) -> list[str]:
+    """Start the script once more where it is to have namespaces of its own."""
+    words = [
+        *(("--net",) if job.network == "none" else ()),
+        *(("--mount", "--propagation", "slave") if job.host_store or job.network == "none" else ()),
+    ]
+    if not words:
+        return []
+    return [f'[ "$1" = inside ] || exec unshare {" ".join(words)} /bin/sh {IN / RUN_SCRIPT} inside']
 
 
 def _start(job: Job) -> list[str]:

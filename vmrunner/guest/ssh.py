@@ -15,6 +15,7 @@ import shlex
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from vmrunner.errors import BootTimeout, GuestError, GuestLost
@@ -123,6 +124,7 @@ class Guest:
         self._closed = False
         self._transport: paramiko.Transport | None = None
         self._worker = concurrent.futures.ThreadPoolExecutor(1, "ssh")
+        self._after_login: list[Callable[[paramiko.Transport], None]] = []
 
     @property
     def connected(self) -> bool:
@@ -152,6 +154,8 @@ class Guest:
 
             try:
                 self._transport = self._log_in(sock, deadline)
+                for action in self._after_login:
+                    self._watched(partial(action, self._transport), deadline)
             except (OSError, EOFError, paramiko.SSHException, ConnectionLost) as error:
                 if isinstance(error, paramiko.AuthenticationException):
                     raise GuestError("the guest's sshd does not take this machine's login key") from error
@@ -164,6 +168,23 @@ class Guest:
         raise BootTimeout(
             "the guest did not answer over SSH in time", details=f"last seen on the SSH port: {last_seen}"
         )
+
+    def after_login(
+        self,
+        action: Callable[[paramiko.Transport], None],
+        *,
+        again: Callable[[paramiko.Transport], None],
+        deadline: Deadline,
+    ) -> None:
+        """Do `action` on the connection, and `again` on each one that is made when this one broke.
+
+        Raises ConnectionLost where the deadline passes, and what `action` raises.
+        """
+        if self._transport is None:
+            raise ConnectionLost("there is no connection")
+        transport = self._transport
+        self._watched(lambda: action(transport), deadline)
+        self._after_login.append(again)
 
     def execute(self, argv: Sequence[str] | str, *, deadline: Deadline) -> Completed:
         """Run what `begin` takes to its end. Raises ConnectionLost where it breaks or the deadline passes."""

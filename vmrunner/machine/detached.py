@@ -14,7 +14,8 @@ from vmrunner.host.log_end import tail
 from vmrunner.host.signals import shielded
 from vmrunner.machine.arguments import qemu_arguments
 from vmrunner.machine.device_state import SavedState
-from vmrunner.machine.machine import Machine, MachineState, hand_over_host_key, let_go_of_memory
+from vmrunner.machine.machine import Machine, MachineState, hand_over_host_key
+from vmrunner.machine.memory_file import let_go_of_memory
 from vmrunner.machine.monitor import CommandRefused, MonitorLost, open_monitor
 from vmrunner.machine.placement import place
 from vmrunner.machine.plan import MachinePlan

@@ -6,28 +6,27 @@ import contextlib
 import enum
 import logging
 import re
-import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from vmrunner.errors import BootError, BootTimeout, CommandFailed, HostError, ImageError
+from vmrunner.errors import BootError, BootTimeout, HostError
 from vmrunner.guest.key import LoginKey
 from vmrunner.guest.preparation import Preparation
 from vmrunner.guest.ssh import ConnectionLost, Endpoint, Guest
 from vmrunner.host.deadline import Deadline
 from vmrunner.host.log_end import tail
-from vmrunner.host.process import run_command
 from vmrunner.host.signals import shielded
-from vmrunner.host.sparse_copy import copy_sparse
 from vmrunner.machine.arguments import GUEST_SSH_PORT, NETDEV_ID, qemu_arguments
 from vmrunner.machine.device_state import SavedState, StateNotTransferred, load_state, resume
+from vmrunner.machine.disk_files import copy_overlay, make_extra_disks, make_overlay
 from vmrunner.machine.health import Demise, demise_by_events, demise_by_exit
+from vmrunner.machine.memory_file import copy_memory, let_go_of_memory, memory_from
 from vmrunner.machine.monitor import CommandRefused, Monitor, MonitorLost, open_monitor
 from vmrunner.machine.placement import place, release
-from vmrunner.machine.plan import MachinePlan, MemoryFile, RootDisk, with_credential
+from vmrunner.machine.plan import MachinePlan, with_credential
 from vmrunner.machine.qemu_process import Process, start_qemu
 from vmrunner.machine.templates import Template
 
@@ -173,7 +172,12 @@ def open_machine(
 
     Raises QemuExited with QEMU's own words, ImageError where the overlay cannot be made.
     """
-    _make_disk(plan, template, deadline)
+    if template:
+        copy_overlay(template, plan.disk.overlay)
+        copy_memory(template, plan)
+    else:
+        make_overlay(plan.disk, qemu_img=plan.qemu.with_name("qemu-img"), deadline=deadline)
+    make_extra_disks(plan, deadline=deadline)
     hand_over_host_key(plan, login_key)
     ours, theirs = socket.socketpair()
     with ExitStack() as stack:
@@ -203,14 +207,6 @@ def open_machine(
                 release(plan)
 
 
-def _make_disk(plan: MachinePlan, template: Template | None, deadline: Deadline) -> None:
-    if template:
-        copy_overlay(template, plan.disk.overlay)
-        copy_memory(template, plan)
-    else:
-        make_overlay(plan.disk, qemu_img=plan.qemu.with_name("qemu-img"), deadline=deadline)
-
-
 def hand_over_host_key(plan: MachinePlan, login_key: LoginKey) -> None:
     """Put the guest's host key where QEMU will read it: in its arguments, everybody on this host could."""
     plan.host_key_file.touch(0o600)
@@ -225,61 +221,6 @@ def restored(plan: MachinePlan, template: Template) -> MachinePlan:
         memory_file=memory_from(template, plan),
         incoming=True,
     )
-
-
-def memory_from(template: Template, plan: MachinePlan) -> MemoryFile:
-    """The file that is the memory of a machine like `plan`: the template's, or a copy for one with a balloon.
-
-    What a balloon takes from the guest QEMU cuts out of the file (QEMU 7.2, ram_block_discard_range; measured), and with
-    it out of all machines that share it. A guest can do that without being asked.
-    """
-    if plan.balloon:
-        return MemoryFile(plan.disk.overlay.with_name("ram"), shared=False, own=True)
-    return MemoryFile(template.ram, shared=False)
-
-
-def copy_memory(template: Template, plan: MachinePlan) -> None:
-    """Make the memory file of a machine that has one of its own; 0.1 s for 250 MB (measured)."""
-    if plan.memory_file and plan.memory_file.own:
-        plan.memory_file.path.unlink(missing_ok=True)
-        copy_sparse(template.ram, plan.memory_file.path)
-
-
-def let_go_of_memory(plan: MachinePlan) -> None:
-    """Remove the memory file of its own that QEMU has open by now."""
-    if plan.memory_file and plan.memory_file.own:
-        plan.memory_file.path.unlink(missing_ok=True)
-
-
-def copy_overlay(template: Template, overlay: Path) -> None:
-    """The template's empty overlay as a machine's own; a copy of 200 kB takes less time than to run qemu-img."""
-    try:
-        shutil.copyfile(template.overlay, overlay)
-        overlay.chmod(0o600)
-    except OSError as error:
-        if not template.overlay.exists():
-            raise  # the template is gone, which is another matter
-        raise ImageError(
-            f"the machine's disk could not be made at {overlay}: {error.strerror}", hint="is the disk full?"
-        ) from error
-
-
-def make_overlay(disk: RootDisk, *, qemu_img: Path, deadline: Deadline, unchecked: bool = False) -> None:
-    """Make the qcow2 overlay that takes all the machine writes. `unchecked`: the backing file need not be there yet."""
-    argv: list[str | Path] = [
-        qemu_img, "create", "-q", "-f", "qcow2", *(("-u",) if unchecked else ()),
-        "-b", disk.backing_file, "-F", disk.backing_format,
-        disk.overlay, str(int(disk.size)),
-    ]  # fmt: skip
-    try:
-        run_command(argv, deadline=deadline.within(60))
-    except CommandFailed as error:
-        raise ImageError(
-            f"the machine's disk could not be made over {disk.backing_file}",
-            hint="is the disk full?",
-            details=error.details,
-        ) from error
-    disk.overlay.chmod(0o600)
 
 
 def _read_forwarded_port(monitor: Monitor) -> int:

@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Literal
 
 from vmrunner.config.cpu_values import Topology
-from vmrunner.config.network_values import Forward
+from vmrunner.config.network_values import Forward, HostForward
 from vmrunner.config.units import Size
 from vmrunner.guest.key import CREDENTIAL
+
+Network = Literal["none", "restricted", "user"]
+"""What the tests reach: not even a network card, nothing outside the guest, or what this host reaches."""
 
 IN_TAG = "in"
 OUT_TAG = "out"
@@ -38,6 +41,22 @@ class RootDisk:
     backing_file: Path
     backing_format: Literal["raw", "qcow2"]
     size: Size
+
+
+@dataclass(frozen=True)
+class ExtraDisk:
+    """A disk besides the root's, known in the guest by its `serial` (/dev/disk/by-id/virtio-SERIAL).
+
+    `file` is what QEMU opens: the qcow2 overlay over `backing_file` (without one: an empty disk of `size` bytes), or the
+    image itself where it is `readonly`. `backing_format` is the format of the image that the user named.
+    """
+
+    serial: str
+    file: Path
+    backing_file: Path | None = None
+    backing_format: Literal["raw", "qcow2"] = "raw"
+    size: Size | None = None
+    readonly: bool = False
 
 
 @dataclass(frozen=True)
@@ -102,7 +121,8 @@ class MachinePlan:
 
     `machine_type` is QEMU's versioned name, such as `pc-q35-7.2`. An `incoming` machine does not boot: it waits for
     saved device state to be loaded into it. Up to `cpus_max` vCPUs can be in use (None: as many as there are at the
-    start). `disk_limits` are properties of QEMU's throttle group. `rtc` is what the clock shows at the start.
+    start). `disk_limits` are properties of QEMU's throttle group. `dns` is the address of another name server than QEMU's.
+    `nics` counts all network cards. `rtc` is what the clock shows at the start.
     """
 
     name: str
@@ -114,7 +134,7 @@ class MachinePlan:
     memory: Size
     boot: KernelBoot
     disk: RootDisk
-    network: Literal["restricted", "user"]
+    network: Network
     shares: tuple[Share, ...]
     credentials: tuple[tuple[str, str], ...]
     serial_log: Path
@@ -131,7 +151,12 @@ class MachinePlan:
     balloon: bool = False
     disk_options: DiskOptions = DiskOptions()
     disk_limits: tuple[tuple[str, int], ...] = ()
+    extra_disks: tuple[ExtraDisk, ...] = ()
     forwards: tuple[Forward, ...] = ()
+    host_forwards: tuple[HostForward, ...] = ()
+    dns: str | None = None
+    host_access: bool = True
+    nics: int = 1
     mac: str | None = None
     watchdog: str | None = None
     rng: Literal["builtin", "urandom", "off"] = "builtin"

@@ -6,6 +6,7 @@
         snapshot.json   what it is; the directory appears complete or not at all
         state           the machine's memory and the state of its devices
         disk.qcow2      the disk of that moment, over the same base as the VM's own
+        empty-0-*.qcow2 and so on: those of the disks besides the root's that can be written to
         login-key       what opens the guest in that state
 """
 
@@ -31,6 +32,7 @@ from vmrunner.host.paths import private
 from vmrunner.host.signals import shielded
 from vmrunner.host.sparse_copy import copy_sparse
 from vmrunner.machine.device_state import SavedState, StateNotTransferred, resume, save_state
+from vmrunner.machine.disk_files import written_files
 from vmrunner.machine.machine import Machine
 from vmrunner.machine.monitor import CommandRefused, MonitorLost
 from vmrunner.machine.plan import MachinePlan
@@ -75,9 +77,9 @@ class Snapshot:
         return SavedState(self.directory / "state", memory_apart=False, guest_clock=self.record.guest_clock)
 
     @property
-    def disk(self) -> Path:
-        """The disk."""
-        return self.directory / "disk.qcow2"
+    def disks(self) -> list[tuple[Path, Path]]:
+        """The files of its disks: where the machine has each, and the copy of that moment."""
+        return _pairs(self.directory, self.record.plan)
 
     @property
     def login_key(self) -> LoginKey:
@@ -119,7 +121,8 @@ def save_snapshot(
                 stopped_at = save_state(
                     machine.monitor, directory / "state", memory_apart=False, deadline=deadline
                 )
-                copy_sparse(record.plan.disk.overlay, directory / "disk.qcow2")
+                for source, copy in _pairs(directory, record.plan):
+                    copy_sparse(source, copy)
             paused_seconds = time.time() - stopped_at
             sync_files(directory)
             saved = SnapshotRecord(
@@ -193,6 +196,11 @@ def drop_unused_bases(record: VmRecord) -> None:
             base.unlink()
 
 
+def _pairs(directory: Path, plan: MachinePlan) -> list[tuple[Path, Path]]:
+    root, *extra = written_files(plan)
+    return [(root, directory / "disk.qcow2"), *((path, directory / path.name) for path in extra)]
+
+
 @contextmanager
 def _resumed_afterwards(machine: Machine) -> Iterator[None]:
     try:
@@ -204,8 +212,8 @@ def _resumed_afterwards(machine: Machine) -> Iterator[None]:
 
 def _check_room(machine: Machine, record: VmRecord) -> None:
     """Refuse at once where not even what the guest's disk has now would fit; memory is known only once it is saved."""
-    disk = machine.plan.disk.overlay.stat().st_blocks * 512
-    if shutil.disk_usage(record.directory.path).free < disk + _DISK_RESERVE:
+    disks = sum(path.stat().st_blocks * 512 for path in written_files(machine.plan))
+    if shutil.disk_usage(record.directory.path).free < disks + _DISK_RESERVE:
         raise HostError(
             f"there is no room for a snapshot of the VM `{record.name}` in {record.directory.path}",
             hint="free some disk space",

@@ -214,7 +214,9 @@ def _staged(
     deadline: Deadline,
 ) -> Shard:
     """Stage one machine's share of the suite: `part` is which one of how many."""
-    config = request.config.model_copy(update={"network": seat.network, "hostname": seat.hostname})
+    config = request.config.model_copy(
+        update={"network": seat.network, "dns": seat.dns, "hostname": seat.hostname}
+    )
     job = stage_job(
         config,
         seat.run,

@@ -95,6 +95,7 @@ class Launch:
             qemu=request.qemu.version,
         )
         self.network = request.config.network
+        self.dns = request.config.dns
         self.hostname = request.config.hostname
         self.has_store = request.store is not None
         self.start: Start = "booted"

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
 from vmrunner.config.cpu_values import Topology, percent_of, pins_of
-from vmrunner.config.disk_values import throttle_limits
+from vmrunner.config.disk_values import image_format, throttle_limits
 from vmrunner.config.model import Config
-from vmrunner.config.network_values import Forward, bits_of
+from vmrunner.config.network_values import Forward, HostForward, bits_of
 from vmrunner.config.units import Size
-from vmrunner.guest.adjustment import Adjustment
+from vmrunner.guest.adjustment import Adjustment, CutOff
 from vmrunner.guest.key import CREDENTIAL
 from vmrunner.guest.preparation import Preparation
 from vmrunner.host.accelerator import Accelerator
+from vmrunner.host.addresses import local_addresses
 from vmrunner.host.qemu import Qemu
 from vmrunner.image.manifest import Image
+from vmrunner.machine.hardware.network import GUEST_SSH_PORT
 from vmrunner.machine.plan import (
     IN_TAG,
     OUT_TAG,
     STORE_TAG,
     DiskOptions,
+    ExtraDisk,
     KernelBoot,
     MachinePlan,
     Placement,
@@ -90,13 +94,41 @@ def plan_machine(
             config.disk_cache, config.disk_aio, config.disk_discard, iothread=config.disk_iothread == "on"
         ),
         disk_limits=tuple(sorted(throttle_limits(config.disk_limits).items())),
+        extra_disks=extra_disks_of(config, places.overlay.parent),
         forwards=tuple(map(Forward.parse, config.forwards)),
+        host_forwards=tuple(map(HostForward.parse, config.host_forwards)),
+        dns=config.dns,
+        host_access=config.host_access == "on",
+        nics=config.nics,
         mac=config.mac,
         watchdog=None if config.watchdog == "off" else config.watchdog,
         rng=config.rng,
         rtc=config.rtc,
         rtc_drift=config.rtc_drift,
     )
+
+
+def extra_disks_of(config: Config, directory: Path) -> tuple[ExtraDisk, ...]:
+    """The disks besides the root's, in the order in which the guest finds them; their files are in `directory`.
+
+    A file's name tells what it was made from, so that a VM whose settings were changed does not take another's.
+    """
+    empty = [
+        ExtraDisk(f"empty-{index}", directory / f"empty-{index}-{int(size)}.qcow2", size=size)
+        for index, size in enumerate(config.empty_disks)
+    ]
+    overlays = [
+        ExtraDisk(
+            f"overlay-{index}", directory / f"overlay-{index}-{_digest(path)}.qcow2",
+            backing_file=path, backing_format=image_format(path),
+        )
+        for index, path in enumerate(config.overlay_disks)
+    ]  # fmt: skip
+    readonly = [
+        ExtraDisk(f"readonly-{index}", path, backing_format=image_format(path), readonly=True)
+        for index, path in enumerate(config.readonly_disks)
+    ]
+    return (*empty, *overlays, *readonly)
 
 
 def placement_of(config: Config) -> Placement:
@@ -111,18 +143,30 @@ def adjustment_of(config: Config, plan: MachinePlan, *, rescan: bool) -> Adjustm
     spare = plan.accelerator == "tcg" and plan.most_cpus > plan.cpus
     shaped = config.net_delay > 0 or config.net_rate != "0"
     return Adjustment(
-        rescan=rescan and plan.balloon,
+        rescan=rescan and bool(plan.balloon or plan.extra_disks or plan.nics > 1),
         cpus=plan.cpus if spare else None,
         modules=config.kernel_modules,
         sysctls=tuple(config.sysctls.items()),
+        name_server=config.dns,
+        cut_off=None if plan.host_access else _cut_off(plan),
         rate=bits_of(config.net_rate) if shaped else None,
         delay=float(config.net_delay) if shaped else None,
     )
 
 
+def _cut_off(plan: MachinePlan) -> CutOff:
+    """All of this host that the guest could reach, and the ports that this host reaches it by."""
+    served = [("tcp", GUEST_SSH_PORT), *((one.protocol, one.guest_port) for one in plan.forwards)]
+    return CutOff(tuple(dict.fromkeys(served)), local_addresses())
+
+
 def can_be_templated(config: Config) -> bool:
     """Whether such a machine can be restored: a template's memory is a file, and huge pages are in none."""
     return config.hugepages == "off"
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(bytes(path)).hexdigest()[:8]
 
 
 def _boot(config: Config, image: Image, *, grow: bool) -> KernelBoot:

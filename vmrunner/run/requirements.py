@@ -9,6 +9,7 @@ import os
 from collections import Counter
 
 from vmrunner.config.cpu_values import Topology, format_cpu_list, pins_of
+from vmrunner.config.disk_values import image_format
 from vmrunner.config.model import Config
 from vmrunner.config.network_values import Forward
 from vmrunner.config.units import Size
@@ -16,7 +17,11 @@ from vmrunner.errors import ConfigError
 from vmrunner.host.facts import HostFacts, read_facts
 from vmrunner.host.limits import HUGE_PAGE_BYTES, HostLimits, read_limits
 
+MOST_EXTRA_DEVICES = 16
+"""Slots of the machine's PCI bus (32) that are left for more disks and cards, and some to spare."""
+
 _AIO_CACHES = ("none", "directsync")
+_QCOW2_MAGIC = b"QFI\xfb"
 
 
 def check_settings(config: Config) -> None:
@@ -29,7 +34,10 @@ def check_settings(config: Config) -> None:
 def check_together(config: Config) -> None:
     """Refuse settings that contradict each other. Raises ConfigError."""
     _check_cpus(config)
+    _check_network(config)
     _check_forwards(config)
+    _check_disk_images(config)
+    _check_device_count(config)
     _check_boot_files(config)
     if config.hugepages != "off":
         _check_huge_pages(config)
@@ -116,6 +124,50 @@ def _check_boot_files(config: Config) -> None:
             raise ConfigError(
                 f"`{name}` is {path}, which is no file that can be read", hint="name one that is there"
             )
+
+
+def _check_network(config: Config) -> None:
+    if config.dns and config.network != "user":
+        raise ConfigError(
+            f"`dns` is {config.dns}, and `network` is {config.network}, in which no name server can be reached",
+            hint="add `--network user`, or leave `dns` out",
+        )
+    if config.network == "none":
+        for name, forwards in (("forwards", config.forwards), ("host-forwards", config.host_forwards)):
+            if forwards:
+                raise ConfigError(
+                    f"`{name}` has {forwards[0]}, and `network` is none, in which the tests have no network card",
+                    hint="take `network: restricted`, or leave the forwards out",
+                )
+
+
+def _check_disk_images(config: Config) -> None:
+    """Refuse what is no file, or is not what its name says: a format is never guessed from what is in a file."""
+    for name, paths in (("overlay-disks", config.overlay_disks), ("readonly-disks", config.readonly_disks)):
+        for path in paths:
+            try:
+                with path.open("rb") as file:
+                    is_qcow2 = file.read(len(_QCOW2_MAGIC)) == _QCOW2_MAGIC
+            except OSError as error:
+                raise ConfigError(
+                    f"`{name}` has {path}, which cannot be read: {error.strerror}", hint="name a disk image"
+                ) from error
+            if is_qcow2 != (image_format(path) == "qcow2"):
+                raise ConfigError(
+                    f"`{name}` has {path}, which is {'' if is_qcow2 else 'no '}qcow2, and is taken for"
+                    f" {image_format(path)} by its name",
+                    hint="rename it: a qcow2 file to `.qcow2`, a raw image to `.img`; or see `qemu-img convert`",
+                )
+
+
+def _check_device_count(config: Config) -> None:
+    disks = len(config.empty_disks) + len(config.overlay_disks) + len(config.readonly_disks)
+    if disks + config.nics - 1 > MOST_EXTRA_DEVICES:
+        raise ConfigError(
+            f"there are {disks} disks besides the root's and `nics` is {config.nics}, and a machine has room for"
+            f" {MOST_EXTRA_DEVICES} such disks and cards together",
+            hint="leave some out",
+        )
 
 
 def _check_forwards(config: Config) -> None:

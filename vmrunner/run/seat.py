@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 
 from vmrunner.image.manifest import Image
 from vmrunner.machine.machine import Machine
-from vmrunner.machine.plan import MachinePlan
+from vmrunner.machine.plan import MachinePlan, Network
 from vmrunner.nextest.tool import NextestTool
 from vmrunner.run.directory import RunDirectory
 
@@ -71,7 +71,8 @@ class Seat(Protocol):
     image: Image
     tool: NextestTool | None
     facts: MachineFacts
-    network: Literal["restricted", "user"]
+    network: Network
+    dns: str | None
     hostname: str | None
     has_store: bool
     start: Start

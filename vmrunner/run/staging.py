@@ -70,6 +70,7 @@ def stage_job(
             layout=layout,
             command=tuple(command),
             network=config.network,
+            dns=config.dns,
             hosts=config.hosts,
             environment=environment,
             store_bind=_store_bind(location, layout),

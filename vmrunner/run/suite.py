@@ -6,6 +6,7 @@ import logging
 
 from vmrunner.errors import Interrupted, RunTimeout, UnitFailed, VmrunnerError
 from vmrunner.events import Emit, Note, phase
+from vmrunner.guest.host_forwards import serve_host_forwards
 from vmrunner.guest.unit import journal_of_unit
 from vmrunner.host.deadline import Deadline
 from vmrunner.host.log_end import read_end, tail
@@ -23,6 +24,7 @@ from vmrunner.run.verdict import nextest_exit_code
 log = logging.getLogger(__name__)
 
 _COLLECT_SECONDS = 60.0
+_FORWARD_SECONDS = 30.0
 # nextest lists failed tests, which may be many, behind its summary line.
 _SUMMARY_BYTES = 4 << 20
 
@@ -38,6 +40,8 @@ def run_suite(
 ) -> None:
     """Run the staged job and fill the report; `cancellation` ends it early, as a signal does."""
     report.run = seat.run
+    forwards = seat.machine.plan.host_forwards
+    serve_host_forwards(seat.machine.guest, forwards, deadline=deadline.within(_FORWARD_SECONDS))
     try:
         status = follow_unit(
             seat, deadline=deadline, emit=emit, cancellation=cancellation,

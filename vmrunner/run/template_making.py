@@ -24,7 +24,8 @@ from vmrunner.host.qemu import Qemu
 from vmrunner.image.manifest import Image
 from vmrunner.machine import registry, templates
 from vmrunner.machine.device_state import StateNotTransferred, save_state
-from vmrunner.machine.machine import Machine, make_overlay, open_machine
+from vmrunner.machine.disk_files import make_overlay
+from vmrunner.machine.machine import Machine, open_machine
 from vmrunner.machine.monitor import CommandRefused, MonitorLost
 from vmrunner.machine.plan import MachinePlan, MemoryFile, with_credential, with_shares
 from vmrunner.machine.template_key import shape_of, template_key

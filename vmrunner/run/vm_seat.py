@@ -69,6 +69,7 @@ class VmSeat:
             qemu=record.qemu_version,
         )
         self.network = record.plan.network
+        self.dns = record.plan.dns
         self.hostname = record.hostname or None
         self.has_store = record.plan.store is not None
         self.failed = True

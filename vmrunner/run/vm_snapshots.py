@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
 from typing import Final
 
 from vmrunner.config.units import Size
@@ -20,9 +19,9 @@ from vmrunner.guest.undo import unmount_shares
 from vmrunner.host.deadline import Deadline
 from vmrunner.host.files import write_atomically
 from vmrunner.host.signals import shielded
-from vmrunner.host.sparse_copy import copy_sparse
 from vmrunner.machine import registry, snapshots
 from vmrunner.machine.detached import machine_of
+from vmrunner.machine.disk_exchange import DiskExchange
 from vmrunner.machine.machine import RESTORED_ANSWERS_SECONDS
 from vmrunner.machine.snapshots import Snapshot
 from vmrunner.machine.vm import guest_of
@@ -67,22 +66,20 @@ def restore_snapshot(name: str, tag: str | None, *, emit: Emit, deadline: Deadli
         record = registry.find(name)
         registry.refuse_held(name, doing="restored", way_out=_HELD_HINT)
         snapshot = snapshots.find_snapshot(name, tag)
-        new_disk, old_disk = _beside(record, "new"), _beside(record, "old")
+        exchange = DiskExchange(snapshot.disks)
         with phase(emit, "disk", f"Going back to `{snapshot.record.tag}`"):
-            new_disk.unlink(missing_ok=True)
-            copy_sparse(snapshot.disk, new_disk)
+            exchange.prepare()
         registry.end_process(record.directory, record)
         stopped, key = record.changed(process=None, wanted="stopped"), record.login_key
         write_record(stopped)
-        record.directory.disk.rename(old_disk)
-        new_disk.rename(record.directory.disk)
+        exchange.do()
         try:
             restored = _start(stopped, snapshot, emit=emit, deadline=deadline)
         except BaseException:
             with shielded():
-                _go_back(stopped, key, old_disk)
+                _go_back(stopped, key, exchange)
             raise
-        old_disk.unlink()
+        exchange.keep()
         snapshots.drop_unused_bases(restored)
         return restored
 
@@ -127,12 +124,8 @@ def _start(record: VmRecord, snapshot: Snapshot, *, emit: Emit, deadline: Deadli
     )  # fmt: skip
 
 
-def _go_back(record: VmRecord, key: LoginKey, old_disk: Path) -> None:
+def _go_back(record: VmRecord, key: LoginKey, exchange: DiskExchange) -> None:
     """The VM as it was, without its memory."""
     write_atomically(record.directory.login_key, key.private)
-    old_disk.replace(record.directory.disk)
+    exchange.undo()
     write_record(record)
-
-
-def _beside(record: VmRecord, word: str) -> Path:
-    return record.directory.disk.with_suffix(f".{word}.qcow2")

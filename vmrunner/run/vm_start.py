@@ -27,7 +27,9 @@ from vmrunner.image.resolve import resolve_image
 from vmrunner.machine import templates
 from vmrunner.machine.detached import start_detached
 from vmrunner.machine.device_state import SavedState
-from vmrunner.machine.machine import RESTORED_ANSWERS_SECONDS, copy_memory, make_overlay, memory_from
+from vmrunner.machine.disk_files import make_extra_disks, make_overlay
+from vmrunner.machine.machine import RESTORED_ANSWERS_SECONDS
+from vmrunner.machine.memory_file import copy_memory, memory_from
 from vmrunner.machine.plan import MachinePlan, with_credential
 from vmrunner.machine.templates import Template, TemplateUnusable
 from vmrunner.machine.vm_record import VmDirectory, VmRecord, with_sockets, write_record
@@ -145,6 +147,7 @@ def start_from_disk(record: VmRecord, *, boot_timeout: float, emit: Emit, deadli
             hint=f"`vmrunner reset {record.name}` gives it a clean one",
         )
     plan = with_sockets(record.plan, record.directory)
+    make_extra_disks(plan, deadline=deadline, anew=False)
     preparation = Preparation(hostname=record.hostname, machine_id=record.machine_id)
     starting = record.changed(plan=plan)
     return start_vm(
@@ -224,6 +227,7 @@ def _new_record(
     directory = order.directory
     directory.disk.unlink(missing_ok=True)
     make_overlay(plan.disk, qemu_img=plan.qemu.with_name("qemu-img"), deadline=deadline)
+    make_extra_disks(plan, deadline=deadline)
     write_atomically(directory.login_key, key.private)
     manifest = order.image.manifest
     record = VmRecord(

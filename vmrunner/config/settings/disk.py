@@ -1,4 +1,4 @@
-"""The root disk: how large, how it is written, how fast it may be."""
+"""The disks: how large, how they are written, how fast the root's may be."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pydantic import AfterValidator, Field
 
 from vmrunner.config import checks, disk_values
 from vmrunner.config.option import Option, pairs_like
-from vmrunner.config.settings.types import NO_ENTRIES, ReadOnly, Settings, Switch
+from vmrunner.config.settings.types import NO_ENTRIES, FilePath, ReadOnly, Settings, Switch
 from vmrunner.config.units import Size
 
 Limit = Annotated[str, Field(coerce_numbers_to_str=True)]
 
 
 class DiskSettings(Settings):
-    """The root disk."""
+    """The root disk, and those besides it."""
 
     disk: Annotated[
         Size,
@@ -56,3 +56,17 @@ class DiskSettings(Settings):
         Option("disk", "LIMIT=NUMBER", "a limit of the disk: bps, iops (both ways), bps-read, bps-write, iops-read, iops-write, "
                "each also with -burst; burst-seconds", split=shlex.split, pairs=pairs_like("LIMIT=NUMBER", "bps=10M or iops=500")),
     ] = Field(default_factory=NO_ENTRIES)  # fmt: skip
+    empty_disks: Annotated[
+        tuple[Annotated[Size, AfterValidator(checks.between("1M", "64T"))], ...],
+        Option("disk", "SIZE", "an empty disk besides the root's, /dev/disk/by-id/virtio-empty-0 and on"),
+    ] = ()
+    overlay_disks: Annotated[
+        tuple[FilePath, ...],
+        Option("disk", "FILE", "a disk image (.qcow2, else raw) as one more disk, virtio-overlay-0 and on; what the guest "
+               "writes to it goes to a file of the machine's"),
+    ] = ()  # fmt: skip
+    readonly_disks: Annotated[
+        tuple[FilePath, ...],
+        Option("disk", "FILE", "a disk image (.qcow2, else raw) as one more disk that cannot be written to, virtio-readonly-0 "
+               "and on"),
+    ] = ()  # fmt: skip

@@ -22,7 +22,8 @@ def device_arguments(plan: MachinePlan) -> list[str]:
 def late_device_arguments(plan: MachinePlan) -> list[str]:
     """Devices behind all others, so that those keep their places on the bus whether these are there or not.
 
-    A balloon is the last: a machine can have one that its template had not (the guest finds it when it looks again).
+    A machine can have a balloon, and all that follows it, though its template had none (the guest finds them when it looks
+    again); so those are the last.
     """
     return [
         *(("-device", "i6300esb,id=watchdog0") if plan.watchdog else ()),
