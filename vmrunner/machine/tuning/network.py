@@ -1,4 +1,4 @@
-"""The network card: its link, and the rate and delay of what the guest sends."""
+"""The network card: its link, the rate of what the guest sends and receives, and the delay of what it sends."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vmrunner.machine.tuning.change import Change
 
 Link = Literal["up", "down"]
 
-_SHOW = ["tc", "qdisc", "show", "dev", "eth0"]
+_SHOW = "tc qdisc show dev eth0 && { [ ! -e /sys/class/net/ifb0 ] || tc qdisc show dev ifb0; }"
 _RATE = re.compile(r"rate (\d+)([KMG]?)bit")
 _DELAY = re.compile(r"delay (\d+(?:\.\d+)?)(us|ms|s)\b")
 _FACTORS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
@@ -55,7 +55,7 @@ def set_link(machine: Machine, link: Link, *, deadline: Deadline) -> Change:
 
 
 def set_shape(machine: Machine, rate: int | None, delay: float | None, *, deadline: Deadline) -> list[Change]:
-    """Set rate (bits per second) and delay (seconds) of what the guest sends; None leaves one as it is, 0 is none."""
+    """Set the rate (bits per second, each way) and the delay (seconds, of what is sent); None leaves one as it is, 0 is none."""
     old_rate, old_delay = read_shape(machine, deadline)
     wanted_rate = old_rate if rate is None else rate
     wanted_delay = old_delay if delay is None else delay
@@ -75,17 +75,22 @@ def set_shape(machine: Machine, rate: int | None, delay: float | None, *, deadli
 
 
 def read_shape(machine: Machine, deadline: Deadline) -> tuple[int, float]:
-    """Rate and delay in force, 0 for none, as tc(8) in the guest says."""
-    done = machine.guest.execute(_SHOW, deadline=deadline)
+    """Rate and delay in force, 0 for none, as tc(8) in the guest says.
+
+    Raises GuestError where it does not, or where what comes in has another rate than what goes out.
+    """
+    done = machine.guest.execute(["/bin/sh", "-c", _SHOW], deadline=deadline)
     if done.code:
         raise GuestError(
             "the guest does not say how its network is shaped", details=done.stderr.strip() or None
         )
-    rate, delay = _RATE.search(done.stdout), _DELAY.search(done.stdout)
-    return (
-        int(rate[1]) * _FACTORS[rate[2]] if rate else 0,
-        float(delay[1]) * _SECONDS[delay[2]] if delay else 0.0,
-    )
+    delay = _DELAY.search(done.stdout)
+    rates = {int(number) * _FACTORS[factor] for number, factor in _RATE.findall(done.stdout)}
+    if len(rates) > 1:
+        raise GuestError(
+            "the guest holds what it sends to another rate than what it receives", details=done.stdout
+        )
+    return next(iter(rates), 0), float(delay[1]) * _SECONDS[delay[2]] if delay else 0.0
 
 
 def _seen_on_console(machine: Machine, word: str, deadline: Deadline) -> str:
