@@ -108,6 +108,9 @@ def test_a_limit_in_bytes_a_second_is_kept_and_can_be_changed(tuned: LongLivedVm
     assert (change["before"], change["after"]) == ("bps=4M", "bps=12M")
     seconds = int(tuned.shell(WRITE)) / 1e9
     assert 24 / seconds == pytest.approx(12, rel=0.2)
+    assert changes(tuned, "--disk-limit", "iops=40")["disk-limits"]["after"] == "iops=40"
+    seconds = int(tuned.shell(WRITE.replace("bs=1M count=24", "bs=4k count=160"))) / 1e9
+    assert 160 / seconds == pytest.approx(40, rel=0.2)
     assert changes(tuned, "--disk-limit", "bps=0")["disk-limits"]["after"] == "none"
 
 
@@ -270,6 +273,18 @@ def test_a_run_on_a_slow_disk_says_so(vmrunner: CommandLine, copied_crate: Any) 
     assert len(usage["samples"]) > 5
     assert max(one["written_bytes_per_second"] for one in usage["samples"]) == pytest.approx(2 << 20, rel=0.3)
     assert all(len(one["vcpu_percent"]) == 2 and one["rss"] > 0 for one in usage["samples"])
+
+
+def test_a_watchdog_that_is_not_fed_fires(vmrunner: CommandLine, copied_crate: Any) -> None:
+    # WDIOC_SETTIMEOUT with two seconds, one write that starts it, and then nothing more.
+    script = (
+        "modprobe i6300esb; perl -e 'open(W, q(>), q(/dev/watchdog)) or die $!; "
+        "ioctl(W, 0xC0045706, my $t = pack(q(i), 2)); syswrite(W, q(x)); sleep 60'"
+    )
+    flags = ("--watchdog", "reset", "--start", "booted", "--env", f"SCRIPT={script}")
+    done = vmrunner.run("test", copied_crate("scripted"), *flags)
+    assert (done.code, done.message) == (23, "the guest hung and its watchdog fired in the middle of the run")
+    vmrunner.assert_nothing_left(vmrunner.only_run)
 
 
 def recipes() -> list[list[str]]:

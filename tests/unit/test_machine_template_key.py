@@ -11,11 +11,12 @@ from fake_qemu import write_program
 from sample_plans import sample_plan
 
 from vmrunner.config.cpu_values import Topology
-from vmrunner.config.network_values import Forward
+from vmrunner.config.network_values import Forward, HostForward
 from vmrunner.config.units import Size
 from vmrunner.machine import template_key as module
 from vmrunner.machine.plan import (
     DiskOptions,
+    ExtraDisk,
     KernelBoot,
     LongLived,
     MachinePlan,
@@ -102,11 +103,23 @@ def test_what_must_match_makes_another_key(qemu: Path, changes: dict[str, Any]) 
         {"disk_limits": (("bps-total", 1 << 20),)},
         {"forwards": (Forward("127.0.0.1", 8080, 80),)},
         {"rng": "urandom"},
+        {"extra_disks": (ExtraDisk("empty-0", Path("/e.qcow2"), size=Size.parse("1G")),)},
+        {"nics": 2},
+        {"network": "none"},
+        {"dns": "192.0.2.53"},
+        {"host_access": False},
+        {"host_forwards": (HostForward(1, "127.0.0.1", 2),)},
     ],
     ids=str,
 )
 def test_what_may_differ_from_run_to_run_does_not(qemu: Path, changes: dict[str, Any]) -> None:
     assert key_of(sample_plan(qemu=qemu, **changes)) == key_of(sample_plan(qemu=qemu))
+
+
+def test_what_a_watchdog_does_is_no_part_of_the_shape(qemu: Path) -> None:
+    assert key_of(sample_plan(qemu=qemu, watchdog="reset")) == key_of(
+        sample_plan(qemu=qemu, watchdog="pause")
+    )
 
 
 def test_every_field_of_a_plan_was_thought_of() -> None:
@@ -115,7 +128,8 @@ def test_every_field_of_a_plan_was_thought_of() -> None:
         "name", "qemu", "machine_type", "accelerator", "cpu_model", "cpus", "memory", "boot", "disk", "network",
         "shares", "credentials", "serial_log", "extra_arguments", "memory_file", "incoming", "long_lived",
             "cpus_max", "cpu_topology", "cpu_features", "placement", "hugepages", "prealloc", "balloon", "disk_options",
-            "disk_limits", "forwards", "mac", "watchdog", "rng", "rtc", "rtc_drift",
+            "disk_limits", "extra_disks", "forwards", "host_forwards", "dns", "host_access", "nics", "mac", "watchdog", "rng",
+            "rtc", "rtc_drift",
     }  # fmt: skip
 
 

@@ -63,6 +63,7 @@ def shape_of(plan: MachinePlan) -> MachinePlan:
         balloon=False,
         disk_options=DiskOptions(cache="writethrough" if written_through else "auto"),
         disk_limits=(),
+        watchdog="none" if plan.watchdog else None,
         rng="off" if plan.rng == "off" else "builtin",
         memory_file=None,
         incoming=False,
