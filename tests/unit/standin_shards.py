@@ -10,6 +10,7 @@ from typing import NoReturn
 
 import paramiko
 from fake_sshd import FakeSshd, answer
+from sample_plans import sample_plan
 
 from vmrunner.errors import GuestLost
 from vmrunner.events import Emit, Event, Output
@@ -92,6 +93,7 @@ class StandInMachine:
 
     def __init__(self, guest: Guest) -> None:
         self.guest = guest
+        self.plan = sample_plan()
         self.stopped = False
         self.demise: Exception | None = None
 

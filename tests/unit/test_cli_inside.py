@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from fake_sshd import FakeSshd
 from local_guest import local_guest
+from sample_plans import sample_plan
 
 from vmrunner.cli import run
 from vmrunner.errors import GuestLost, UsageError
@@ -26,6 +27,7 @@ class Attached:
 
     def __init__(self, guest: Guest) -> None:
         self.guest = guest
+        self.record = types.SimpleNamespace(plan=sample_plan())
 
 
 @pytest.fixture
