@@ -240,7 +240,18 @@ def test_what_takes_a_restart_says_so_and_is_kept_for_it(tuned: LongLivedVm) -> 
     refused = tuned.run("tune", "--watchdog", "reset")
     assert (refused.code, "cannot be changed while" in refused.message) == (2, True)
     assert "--persist" in refused.hint
-    kept = tuned.run("tune", "--cpus", "2", "--watchdog", "pause", "--net-delay", "50ms", "--persist")
+    kept = tuned.run(
+        "tune",
+        "--cpus",
+        "2",
+        "--watchdog",
+        "pause",
+        "--net-delay",
+        "50ms",
+        "--empty-disk",
+        "64M",
+        "--persist",
+    )
     assert kept.code == 0, kept.stderr
     assert tuned.run("stop").code == 0
     stopped = tuned.run("tune", "--cpus", "1")
@@ -250,6 +261,7 @@ def test_what_takes_a_restart_says_so_and_is_kept_for_it(tuned: LongLivedVm) -> 
     assert int(tuned.shell("cat /sys/class/block/vda/size")) * 512 == 12 << 30
     assert int(tuned.shell("stat -f -c %b /")) * 4096 > 11.5 * (1 << 30)
     assert tuned.shell("nproc") == "2\n"
+    assert int(tuned.shell("cat /sys/class/block/vdb/size")) * 512 == 64 << 20
     assert "delay 50ms" in tuned.shell("tc qdisc show dev eth0")
     assert tuned.shell("cat /proc/sys/vm/swappiness") == "11\n"
 

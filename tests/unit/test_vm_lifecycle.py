@@ -215,11 +215,18 @@ def test_the_list_has_every_vm_with_its_state_and_holder() -> None:
 def test_ps_prints_a_table_and_a_document(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["ps"]) == 0
     assert capsys.readouterr().out.split() == [
-        "NAME", "STATE", "AGE", "IMAGE", "ACCEL", "CPUS", "MEMORY", "SSH", "START", "HELD", "BY",
+        "NAME", "STATE", "AGE", "IMAGE", "ACCEL", "CPUS", "MEMORY", "SSH", "FORWARDS", "START", "HELD", "BY",
     ]  # fmt: skip
     assert (cli.run(["ps", "--json"]), json.loads(capsys.readouterr().out)) == (0, [])
     with process() as qemu:
-        write_vm("runs", process=qemu, wanted="running", ssh_port=40123, created=time.time() - 7200)
+        write_vm(
+            "runs",
+            process=qemu,
+            wanted="running",
+            ssh_port=40123,
+            forwards=("8080:80",),
+            created=time.time() - 7200,
+        )
         write_vm("bad").directory.record.write_text("{")
         assert cli.run(["ps"]) == 0
         shown = capsys.readouterr()
@@ -227,11 +234,12 @@ def test_ps_prints_a_table_and_a_document(capsys: pytest.CaptureFixture[str]) ->
         assert head.index("STATE") == bad.index("damaged") == runs.index("running")
         assert "2h" in runs.split()
         assert "127.0.0.1:40123" in runs
+        assert "127.0.0.1:8080->80/tcp" in runs
         assert "vm.json" in shown.err
         assert cli.run(["ps", "--json"]) == 0
         damaged, document = json.loads(capsys.readouterr().out)
     assert damaged["state"] == "damaged"
-    assert document["ports"] == {"ssh": 40123}
+    assert document["ports"] == {"ssh": 40123, "forwards": ["8080:80"]}
     assert (document["pid"], document["cpus"], document["memory"]) == (qemu.pid, 2, 1 << 30)
     assert document["held_by"] is None
 

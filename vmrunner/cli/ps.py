@@ -11,11 +11,13 @@ import click
 
 from vmrunner.cli.progress import open_display
 from vmrunner.cli.table import age, print_table
+from vmrunner.config.network_values import Forward
 from vmrunner.config.units import Size
 from vmrunner.machine import registry
+from vmrunner.machine.vm_record import VmRecord
 from vmrunner.run.vm_list import VmListing, list_vms
 
-_HEAD = ("NAME", "STATE", "AGE", "IMAGE", "ACCEL", "CPUS", "MEMORY", "SSH", "START", "HELD BY")
+_HEAD = ("NAME", "STATE", "AGE", "IMAGE", "ACCEL", "CPUS", "MEMORY", "SSH", "FORWARDS", "START", "HELD BY")
 
 
 @click.command("ps")
@@ -57,9 +59,15 @@ def _row(listing: VmListing) -> tuple[str, ...]:
         str(record.plan.cpus),
         f"{used} / {record.plan.memory}",
         f"127.0.0.1:{record.ssh_port}" if running else "-",
+        _forwards(record) if running else "-",
         record.start if running else "-",
         f"{listing.holder.run_id} ({listing.holder.pid})" if listing.holder else "-",
     )
+
+
+def _forwards(record: VmRecord) -> str:
+    """As docker writes them."""
+    return ", ".join(Forward.parse(text).arrow for text in record.forwards) or "-"
 
 
 def _as_json(listing: VmListing) -> dict[str, Any]:
@@ -87,7 +95,7 @@ def _as_json(listing: VmListing) -> dict[str, Any]:
         "memory_used": listing.memory_used,
         "disk": int(record.plan.disk.size),
         "network": record.plan.network,
-        "ports": {"ssh": record.ssh_port} if running else {},
+        "ports": {"ssh": record.ssh_port, "forwards": list(record.forwards)} if running else {},
         "held_by": vars(holder) if holder else None,
         "last_run": str(listing.last_run) if listing.last_run else None,
         "directory": str(record.directory.path),

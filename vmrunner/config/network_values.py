@@ -52,6 +52,11 @@ class Forward:
         host, guest = _port(match["host"], least=0), _port(match["guest"])
         return cls(address, host, guest, "udp" if match["protocol"] == "udp" else "tcp")
 
+    @property
+    def arrow(self) -> str:
+        """For people: `127.0.0.1:8080->80/tcp`."""
+        return f"{self.address}:{self.host_port}->{self.guest_port}/{self.protocol}"
+
     def __str__(self) -> str:
         address = "" if self.address == "127.0.0.1" else f"{self.address}:"
         return f"{address}{self.host_port}:{self.guest_port}{'/udp' if self.protocol == 'udp' else ''}"

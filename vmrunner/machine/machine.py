@@ -5,23 +5,23 @@ from __future__ import annotations
 import contextlib
 import enum
 import logging
-import re
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from vmrunner.errors import BootError, BootTimeout, HostError
+from vmrunner.errors import BootError, BootTimeout
 from vmrunner.guest.key import LoginKey
 from vmrunner.guest.preparation import Preparation
 from vmrunner.guest.ssh import ConnectionLost, Endpoint, Guest
 from vmrunner.host.deadline import Deadline
 from vmrunner.host.log_end import tail
 from vmrunner.host.signals import shielded
-from vmrunner.machine.arguments import GUEST_SSH_PORT, NETDEV_ID, qemu_arguments
+from vmrunner.machine.arguments import qemu_arguments
 from vmrunner.machine.device_state import SavedState, StateNotTransferred, load_state, resume
 from vmrunner.machine.disk_files import copy_overlay, make_extra_disks, make_overlay
+from vmrunner.machine.forwarded_ports import read_forwards
 from vmrunner.machine.health import Demise, demise_by_events, demise_by_exit
 from vmrunner.machine.memory_file import copy_memory, let_go_of_memory, memory_from
 from vmrunner.machine.monitor import CommandRefused, Monitor, MonitorLost, open_monitor
@@ -60,7 +60,7 @@ class Machine:
     """A running QEMU with its guest. Made by `open_machine`.
 
     `clock_shift` is by how many seconds a restored guest's clock is late; its `Preparation` sets that right. `is_up` is
-    whether the guest is known to have booted.
+    whether the guest is known to have booted. `forwards` are the ports of this host that lead into it besides `ssh_port`.
     """
 
     def __init__(self, plan: MachinePlan, process: Process, monitor: Monitor, login_key: LoginKey) -> None:
@@ -70,7 +70,9 @@ class Machine:
         self._process = process
         self.clock_shift = 0.0
         self.is_up = False
-        self.ssh_port = _read_forwarded_port(monitor)
+        ssh, *others = read_forwards(monitor, deadline=Deadline.after(_QMP_SECONDS))
+        self.ssh_port = ssh.host_port
+        self.forwards = tuple(others)
         self.guest = Guest(Endpoint(self.ssh_port, login_key), alive=self.check_alive)
 
     @property
@@ -221,21 +223,3 @@ def restored(plan: MachinePlan, template: Template) -> MachinePlan:
         memory_file=memory_from(template, plan),
         incoming=True,
     )
-
-
-def _read_forwarded_port(monitor: Monitor) -> int:
-    """The loopback port that QEMU chose for sshd.
-
-    `info usernet` exists in the human monitor only (QEMU 7.2 to 10); QEMU's own tests read it the same way.
-    """
-    text = monitor.human("info usernet", deadline=Deadline.after(_QMP_SECONDS)).replace("\r", "")
-    block = re.search(rf"\({NETDEV_ID}\):\n(.*)", text, re.DOTALL)
-    pattern = rf"TCP\[HOST_FORWARD\]\s+\d+\s+\S+\s+(\d+)\s+\S+\s+{GUEST_SSH_PORT}\b"
-    match = re.search(pattern, block[1]) if block else None
-    if match is None:
-        raise HostError(
-            "QEMU's user network has no forward to the guest's SSH port",
-            hint="this QEMU may be built without slirp; `vmrunner doctor` checks it",
-            details=text,
-        )
-    return int(match[1])

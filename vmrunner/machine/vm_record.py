@@ -56,7 +56,7 @@ class VmRecord(BaseModel, frozen=True, extra="forbid"):
 
     `plan` is the machine as it boots from its own disk. `settings` are the options it was made with, as JSON.
     `template_key` names the template that `reset` goes back to. `hostname` and `machine_id` are given to the guest after
-    each start; empty: the image's. Times are seconds since the epoch. `serial_start` is how many bytes of the serial log
+    each start; empty: the image's. `forwards` are those in force, with the ports that QEMU chose. Times are seconds since the epoch. `serial_start` is how many bytes of the serial log
     are from before this start. `owner` is the process for which alone it exists,
     as long as there is one.
     """
@@ -81,6 +81,7 @@ class VmRecord(BaseModel, frozen=True, extra="forbid"):
     serial_start: int = 0
     process: ProcessIdentity | None
     ssh_port: int
+    forwards: tuple[str, ...] = ()
     owner: ProcessIdentity | None = None
 
     @property

@@ -23,6 +23,7 @@ from vmrunner.host.deadline import Deadline
 from vmrunner.host.qemu import Qemu
 from vmrunner.image.manifest import Image
 from vmrunner.machine import templates
+from vmrunner.machine.forwarded_ports import tell_forwards
 from vmrunner.machine.machine import (
     RESTORED_ANSWERS_SECONDS,
     Machine,
@@ -130,6 +131,7 @@ class Launch:
         if adjusting:
             # In a shell of its own, whose end is not that of the command which waits for the unit.
             prelude = f"( {adjusting} ) && {prelude}"
+        tell_forwards(machine.forwards, self._emit)
         return ReadySeat(machine, self.request.run, prelude, hint_for(config))
 
     @property

@@ -28,6 +28,7 @@ from vmrunner.machine import templates
 from vmrunner.machine.detached import start_detached
 from vmrunner.machine.device_state import SavedState
 from vmrunner.machine.disk_files import make_extra_disks, make_overlay
+from vmrunner.machine.forwarded_ports import tell_forwards
 from vmrunner.machine.machine import RESTORED_ANSWERS_SECONDS
 from vmrunner.machine.memory_file import copy_memory, memory_from
 from vmrunner.machine.plan import MachinePlan, with_credential
@@ -183,9 +184,11 @@ def start_vm(
             machine = stack.enter_context(opened)
             started = record.changed(
                 process=identity_of(machine.pid), ssh_port=machine.ssh_port, wanted="running", start=start,
+                forwards=tuple(map(str, machine.forwards)),
                 started_at=time.time(), serial_start=serial_start,
             )  # fmt: skip
             write_record(started)
+        tell_forwards(machine.forwards, emit)
         with phase(emit, "connect", "Waiting for the guest") as current:
             machine.wait_ready(deadline.within(answers_in))
             machine.prepare(replace(preparation, clock_shift=machine.clock_shift), deadline=deadline)
