@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from vmrunner.config.cpu_values import Topology, format_cpu_list, parse_cpu_list, pins_of
 from vmrunner.config.disk_values import check_limits, image_format, limits_of_throttle, throttle_limits
 from vmrunner.config.load import load_config
+from vmrunner.config.memory_values import distances_of
 from vmrunner.config.model import Config
 from vmrunner.config.network_values import Forward, HostForward, bits_of, format_rate
 from vmrunner.config.units import Duration
@@ -69,6 +70,11 @@ def test_limits_become_those_of_qemu_and_back() -> None:
         ({"dns": "::1"}, "not an IPv4 address"),
         ({"nics": 9}, "less than or equal to 8"),
         ({"empty_disks": ["1K"]}, "impossible size"),
+        ({"numa_nodes": {"0-1": "1G", "1": "1G"}}, "vCPU 1 is in two NUMA nodes"),
+        ({"numa_distances": {"0-0": "20"}}, "not two NUMA nodes"),
+        ({"numa_distances": {"0-1": "10"}}, "greater than or equal to 11"),
+        ({"machine_type": "microvm"}, "without a PCI bus"),
+        ({"machine_type": "virt"}, "not a machine type"),
         ({"mac": "53:54:00:00:00:00"}, "not the MAC address"),
         ({"net_rate": "10"}, "not a rate"),
         ({"net_rate": "1bit"}, "impossible rate"),
@@ -107,6 +113,12 @@ def test_the_format_of_an_image_is_told_by_its_name() -> None:
         "qcow2",
         *["raw"] * 3,
     ]
+
+
+def test_distances_of_all_nodes_or_none() -> None:
+    assert distances_of({}, 3) == ()
+    assert distances_of({"0-2": 40}, 3) == ((0, 1, 20), (0, 2, 40), (1, 2, 20))
+    assert Config(numa_distances={"1-0": 30}).numa_distances == {"0-1": 30}
 
 
 def test_rates() -> None:

@@ -10,6 +10,7 @@ import pytest
 from sample_plans import sample_plan
 
 from vmrunner.config.cpu_values import Topology
+from vmrunner.config.memory_values import NumaNode
 from vmrunner.config.network_values import Forward, HostForward
 from vmrunner.config.units import Size
 from vmrunner.machine.arguments import qemu_arguments
@@ -64,6 +65,40 @@ def test_huge_pages_are_a_memfd_of_the_same_name() -> None:
 
 def test_preallocation() -> None:
     assert added(prealloc=True) == ["memory-backend-ram,id=ram,size=1G,prealloc=on"]
+
+
+def test_numa_nodes_have_a_backend_each() -> None:
+    nodes = (NumaNode((0, 1), Size.parse("256M")), NumaNode((2,), Size.parse("768M")))
+    words = words_of(cpus=3, numa_nodes=nodes, numa_distances=((0, 1, 30),))
+    start = words.index("-m")
+    assert words[start : start + 12] == [
+        "-m", "size=1G",
+        "-object", "memory-backend-ram,id=ram-node0,size=256M",
+        "-numa", "node,nodeid=0,cpus=0,cpus=1,memdev=ram-node0",
+        "-object", "memory-backend-ram,id=ram-node1,size=768M",
+        "-numa", "node,nodeid=1,cpus=2,memdev=ram-node1",
+        "-numa", "dist,src=0,dst=1,val=30",
+    ]  # fmt: skip
+    assert after("-machine", words) == "pc-q35-7.2,vmport=off"
+
+
+def test_numa_nodes_of_huge_pages() -> None:
+    words = words_of(numa_nodes=(NumaNode((0, 1), Size.parse("1G")),), hugepages="2M", prealloc=True)
+    assert (
+        "memory-backend-memfd,id=ram-node0,size=1G,share=off,hugetlb=on,hugetlbsize=2M,prealloc=on" in words
+    )
+
+
+def test_memory_that_can_be_added_comes_before_the_balloon() -> None:
+    words = words_of(memory_max=Size.parse("2G"), balloon=True)
+    assert after("-m", words) == "size=1G,maxmem=2G"
+    assert added(memory_max=Size.parse("2G")) == [
+        "size=1G,maxmem=2G",
+        "memory-backend-ram,id=more-memory,size=1073741824B,reserve=off",
+        "virtio-mem-pci,id=more-memory0,memdev=more-memory,requested-size=0",
+    ]
+    devices = [words[index + 1] for index, word in enumerate(words) if word == "-device"]
+    assert devices[-2].startswith("virtio-mem-pci")
 
 
 def test_a_balloon_is_the_last_device() -> None:

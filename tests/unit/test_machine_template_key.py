@@ -11,6 +11,7 @@ from fake_qemu import write_program
 from sample_plans import sample_plan
 
 from vmrunner.config.cpu_values import Topology
+from vmrunner.config.memory_values import NumaNode
 from vmrunner.config.network_values import Forward, HostForward
 from vmrunner.config.units import Size
 from vmrunner.machine import template_key as module
@@ -71,6 +72,12 @@ def test_a_key_is_a_name_for_a_directory(qemu: Path) -> None:
         {"cpu_topology": Topology(1, 1, 2)},
         {"cpu_features": ("pcid=off",)},
         {"hugepages": "2M"},
+        {"memory_max": Size.parse("2G")},
+        {"numa_nodes": (NumaNode((0, 1), Size.parse("1G")),)},
+        {
+            "numa_nodes": (NumaNode((0,), Size.parse("1G")), NumaNode((1,), Size(0))),
+            "numa_distances": ((0, 1, 30),),
+        },
         {"disk_options": DiskOptions(cache="writethrough")},
         {"mac": "52:54:00:00:00:01"},
         {"watchdog": "reset"},
@@ -127,7 +134,7 @@ def test_every_field_of_a_plan_was_thought_of() -> None:
     assert set(MachinePlan.__dataclass_fields__) == {
         "name", "qemu", "machine_type", "accelerator", "cpu_model", "cpus", "memory", "boot", "disk", "network",
         "shares", "credentials", "serial_log", "extra_arguments", "memory_file", "incoming", "long_lived",
-            "cpus_max", "cpu_topology", "cpu_features", "placement", "hugepages", "prealloc", "balloon", "disk_options",
+            "cpus_max", "cpu_topology", "cpu_features", "placement", "memory_max", "numa_nodes", "numa_distances", "hugepages", "prealloc", "balloon", "disk_options",
             "disk_limits", "extra_disks", "forwards", "host_forwards", "dns", "host_access", "nics", "mac", "watchdog", "rng",
             "rtc", "rtc_drift",
     }  # fmt: skip

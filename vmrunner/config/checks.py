@@ -32,6 +32,8 @@ NIX_BASE32_HASH = re.compile(r"(?:sha256:)?([0-9a-df-np-sv-z]{52})")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _MODULE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _SYSCTL = re.compile(r"[A-Za-z0-9_-]+(?:[./][A-Za-z0-9_*:-]+)+")
+_MACHINE_TYPE = re.compile(r"auto|q35|pc|pc-(?:q35|i440fx)-\d{1,2}\.\d{1,2}(?:\.\d{1,2})?")
+_NO_PC = ("microvm", "isapc", "none", "x")
 _CPU_MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._,+=-]*")
 _HOST_NAME_LENGTH = 253
 _HOSTS_FORMS = "in vmrunner.yaml write 10.0.2.2: [db.test], in a flag db.test=10.0.2.2"
@@ -76,6 +78,18 @@ def switch(value: object) -> object:
     """`on` or `off`; what else YAML has for that is taken too."""
     text = str(value).lower()
     return {"true": "on", "yes": "on", "false": "off", "no": "off"}.get(text, text)
+
+
+def machine_type(value: str) -> str:
+    """`auto`, or one of QEMU's PCs: other machines lack what a guest of ours needs."""
+    if value.partition("-")[0] in _NO_PC:
+        raise ValueError(
+            f"a machine type without a PCI bus that devices can be plugged into: {value!r} (want auto, q35, pc, or one of "
+            "these with its version)"
+        )
+    if not _MACHINE_TYPE.fullmatch(value):
+        raise ValueError(f"not a machine type: {value!r} (want auto, q35, pc, or for example pc-q35-7.1)")
+    return value
 
 
 def rtc(value: str) -> str:

@@ -41,8 +41,13 @@ class Qemu:
     @property
     def machine_type(self) -> str:
         """The newest q35 machine of this version; every QEMU names them so, whatever aliases a distribution adds."""
+        return self.machine_type_named("auto")
+
+    def machine_type_named(self, name: str) -> str:
+        """A machine type with its version; `auto` and `q35` are the newest q35, `pc` is the newest i440fx."""
+        family = {"auto": "q35", "q35": "q35", "pc": "i440fx"}.get(name)
         major, minor = self.version_tuple[:2]
-        return f"pc-q35-{major}.{minor}"
+        return f"pc-{family}-{major}.{minor}" if family else name
 
 
 def find_qemu(architecture: str = "x86_64") -> Qemu:

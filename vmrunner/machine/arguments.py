@@ -14,20 +14,21 @@ from vmrunner.machine.hardware.devices import (
     share_arguments,
 )
 from vmrunner.machine.hardware.disks import disk_arguments, extra_disk_arguments
+from vmrunner.machine.hardware.memory import MEMORY_ID, memory_arguments, more_memory_arguments
 from vmrunner.machine.hardware.network import (
     GUEST_SSH_PORT,
     NETDEV_ID,
     extra_nic_arguments,
     network_arguments,
 )
-from vmrunner.machine.hardware.processor import MEMORY_ID, machine_arguments, memory_arguments
+from vmrunner.machine.hardware.processor import machine_arguments
 from vmrunner.machine.hardware.words import option
 from vmrunner.machine.plan import MachinePlan
 
 __all__ = [
     "GUEST_SSH_PORT", "MEMORY_ID", "NETDEV_ID", "boot_arguments", "clock_arguments", "credential_arguments",
     "device_arguments", "disk_arguments", "extra_disk_arguments", "extra_nic_arguments", "late_device_arguments",
-    "lifecycle_arguments", "machine_arguments", "memory_arguments", "monitor_arguments", "network_arguments",
+    "lifecycle_arguments", "machine_arguments", "memory_arguments", "monitor_arguments", "more_memory_arguments", "network_arguments",
     "qemu_arguments", "serial_arguments", "share_arguments",
 ]  # fmt: skip
 
@@ -46,6 +47,7 @@ def qemu_arguments(plan: MachinePlan, *, monitor_fd: int | str | None = None) ->
         *network_arguments(plan),
         *device_arguments(plan),
         *share_arguments(plan.shares),
+        *more_memory_arguments(plan),
         *late_device_arguments(plan),
         *extra_disk_arguments(plan),
         *extra_nic_arguments(plan),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from vmrunner.config.cpu_values import Topology
+from vmrunner.config.memory_values import NumaNode
 from vmrunner.config.network_values import Forward, HostForward
 from vmrunner.config.units import Size
 from vmrunner.guest.key import CREDENTIAL
@@ -121,7 +122,8 @@ class MachinePlan:
 
     `machine_type` is QEMU's versioned name, such as `pc-q35-7.2`. An `incoming` machine does not boot: it waits for
     saved device state to be loaded into it. Up to `cpus_max` vCPUs can be in use (None: as many as there are at the
-    start). `disk_limits` are properties of QEMU's throttle group. `dns` is the address of another name server than QEMU's.
+    start), and up to `memory_max` bytes of memory (None: `memory`). `numa_distances` are pairs of nodes and their distance.
+    `disk_limits` are properties of QEMU's throttle group. `dns` is the address of another name server than QEMU's.
     `nics` counts all network cards. `rtc` is what the clock shows at the start.
     """
 
@@ -146,6 +148,9 @@ class MachinePlan:
     cpu_topology: Topology | None = None
     cpu_features: tuple[str, ...] = ()
     placement: Placement = Placement()
+    memory_max: Size | None = None
+    numa_nodes: tuple[NumaNode, ...] = ()
+    numa_distances: tuple[tuple[int, int, int], ...] = ()
     hugepages: Literal["off", "2M", "1G"] = "off"
     prealloc: bool = False
     balloon: bool = False
@@ -162,6 +167,11 @@ class MachinePlan:
     rng: Literal["builtin", "urandom", "off"] = "builtin"
     rtc: str = "utc"
     rtc_drift: Literal["none", "slew"] = "none"
+
+    @property
+    def more_memory(self) -> int:
+        """Bytes that the guest can have besides those of its start, by virtio-mem."""
+        return self.memory_max - self.memory if self.memory_max else 0
 
     @property
     def most_cpus(self) -> int:

@@ -18,6 +18,7 @@ from vmrunner.machine.hardware.disks import DISK_ID
 from vmrunner.machine.machine import Machine
 from vmrunner.machine.monitor import CommandRefused
 from vmrunner.machine.placement import vcpu_threads
+from vmrunner.machine.tuning.memory import actual
 
 _PROC = Path("/proc")
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -114,7 +115,7 @@ def _balloon(machine: Machine, deadline: Deadline) -> tuple[int | None, dict[str
         return machine.monitor.execute("qom-get", {"path": _BALLOON, "property": name}, deadline=deadline)
 
     try:
-        actual = int(machine.monitor.execute("query-balloon", deadline=deadline)["actual"])
+        has = actual(machine, deadline)
         if not get("guest-stats-polling-interval"):
             every = {"path": _BALLOON, "property": "guest-stats-polling-interval", "value": 1}
             machine.monitor.execute("qom-set", every, deadline=deadline)
@@ -128,7 +129,7 @@ def _balloon(machine: Machine, deadline: Deadline) -> tuple[int | None, dict[str
         for name, value in answer["stats"].items()
         if 0 <= int(value) < _UNKNOWN
     }
-    return actual, known if answer["last-update"] else None
+    return has, known if answer["last-update"] else None
 
 
 def disk_counters(machine: Machine, deadline: Deadline) -> dict[str, int] | None:

@@ -17,6 +17,7 @@ from vmrunner.image.store import hold
 from vmrunner.nextest.tool import NextestTool
 from vmrunner.run.directory import RunDirectory
 from vmrunner.run.launch import Launch, LaunchRequest, launching
+from vmrunner.run.machine_type import check_machine_type
 from vmrunner.run.requirements import check_settings
 
 
@@ -35,6 +36,7 @@ class NewMachines:
         self._accelerator = choose_accelerator(
             config.accel, config.cpu_model, qemu=self._qemu, emit=emit, deadline=deadline
         )
+        check_machine_type(config, self._qemu, self._accelerator, emit=emit, deadline=deadline)
         with phase(emit, "image", "Looking for the image") as current:
             self._located = locate_image(ImageRequest.of(config), emit=emit)
             current.text = self._located.image.label if self._located.built else "not built yet"

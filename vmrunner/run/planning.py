@@ -9,6 +9,7 @@ from pathlib import Path
 
 from vmrunner.config.cpu_values import Topology, percent_of, pins_of
 from vmrunner.config.disk_values import image_format, throttle_limits
+from vmrunner.config.memory_values import distances_of, nodes_of
 from vmrunner.config.model import Config
 from vmrunner.config.network_values import Forward, HostForward, bits_of
 from vmrunner.config.units import Size
@@ -19,6 +20,7 @@ from vmrunner.host.accelerator import Accelerator
 from vmrunner.host.addresses import local_addresses
 from vmrunner.host.qemu import Qemu
 from vmrunner.image.manifest import Image
+from vmrunner.machine.hardware.memory import MOVABLE_ARGUMENT
 from vmrunner.machine.hardware.network import GUEST_SSH_PORT
 from vmrunner.machine.plan import (
     IN_TAG,
@@ -67,7 +69,7 @@ def plan_machine(
     return MachinePlan(
         name=places.name,
         qemu=qemu.path,
-        machine_type=qemu.machine_type,
+        machine_type=qemu.machine_type_named(config.machine_type),
         accelerator=accelerator.kind,
         cpu_model=accelerator.cpu_model,
         cpus=config.cpus,
@@ -87,6 +89,9 @@ def plan_machine(
         cpu_topology=Topology.parse(config.cpu_topology) if config.cpu_topology else None,
         cpu_features=config.cpu_features,
         placement=placement_of(config),
+        memory_max=config.memory_max,
+        numa_nodes=nodes_of(config.numa_nodes),
+        numa_distances=distances_of(config.numa_distances, len(config.numa_nodes)),
         hugepages=config.hugepages,
         prealloc=config.prealloc == "on",
         balloon=config.balloon == "on" or (config.balloon == "auto" and lives_long),
@@ -161,8 +166,8 @@ def _cut_off(plan: MachinePlan) -> CutOff:
 
 
 def can_be_templated(config: Config) -> bool:
-    """Whether such a machine can be restored: a template's memory is a file, and huge pages are in none."""
-    return config.hugepages == "off"
+    """Whether such a machine can be restored: a template's memory is one file, and huge pages are in none."""
+    return config.hugepages == "off" and not config.numa_nodes
 
 
 def _digest(path: Path) -> str:
@@ -172,7 +177,12 @@ def _digest(path: Path) -> str:
 def _boot(config: Config, image: Image, *, grow: bool) -> KernelBoot:
     """The image's kernel and initrd, or others: another kernel without an initrd gets none, for modules would not fit."""
     initrd = config.initrd or (None if config.kernel else image.initrd)
-    words = (image.manifest.kernel_command_line, _REBOOT_ON_PANIC, *((GROW_ARGUMENT,) if grow else ()))
+    words = (
+        image.manifest.kernel_command_line,
+        _REBOOT_ON_PANIC,
+        *((GROW_ARGUMENT,) if grow else ()),
+        *((MOVABLE_ARGUMENT,) if config.memory_max else ()),
+    )
     return KernelBoot(config.kernel or image.kernel, initrd, (*words, *config.kernel_args))
 
 

@@ -14,6 +14,7 @@ from vmrunner.image.request import ImageRequest
 from vmrunner.image.resolve import locate_image
 from vmrunner.machine.arguments import qemu_arguments
 from vmrunner.run.host_store import shared_store
+from vmrunner.run.machine_type import check_machine_type
 from vmrunner.run.planning import Places, plan_machine
 from vmrunner.run.requirements import check_settings
 
@@ -41,6 +42,7 @@ def preview_run(config: Config, *, emit: Emit) -> Preview:
     accelerator = choose_accelerator(
         config.accel, config.cpu_model, qemu=qemu, emit=emit, deadline=Deadline.after(_PROBE_SECONDS)
     )
+    check_machine_type(config, qemu, accelerator, emit=emit, deadline=Deadline.after(_PROBE_SECONDS))
     located = locate_image(ImageRequest.of(config), emit=emit)
     plan = plan_machine(
         config,

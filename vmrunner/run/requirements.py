@@ -15,7 +15,8 @@ from vmrunner.config.network_values import Forward
 from vmrunner.config.units import Size
 from vmrunner.errors import ConfigError
 from vmrunner.host.facts import HostFacts, read_facts
-from vmrunner.host.limits import HUGE_PAGE_BYTES, HostLimits, read_limits
+from vmrunner.host.limits import HostLimits, read_limits
+from vmrunner.run.memory_requirements import check_memory, check_reserved
 
 MOST_EXTRA_DEVICES = 16
 """Slots of the machine's PCI bus (32) that are left for more disks and cards, and some to spare."""
@@ -39,8 +40,7 @@ def check_together(config: Config) -> None:
     _check_disk_images(config)
     _check_device_count(config)
     _check_boot_files(config)
-    if config.hugepages != "off":
-        _check_huge_pages(config)
+    check_memory(config)
     if config.disk_aio == "native" and config.disk_cache not in _AIO_CACHES:
         raise ConfigError(
             f"`disk-aio` is native, and `disk-cache` is {config.disk_cache}",
@@ -82,7 +82,7 @@ def check_limits(config: Config, host: HostLimits) -> None:
     if config.disk_aio == "io_uring" and (obstacle := host.io_uring_obstacle()):
         raise ConfigError(f"`disk-aio` is io_uring, but {obstacle}", hint="take `disk-aio: threads`")
     if config.hugepages != "off":
-        _check_reserved(config, host.free_huge_pages(config.hugepages))
+        check_reserved(config, host.free_huge_pages(config.hugepages))
 
 
 def check_pins(config: Config, host: HostLimits) -> None:
@@ -183,27 +183,4 @@ def _check_forwards(config: Config) -> None:
         raise ConfigError(
             f"`forwards` takes a port of this host, and `shards` is {config.shards}: only one machine can have it",
             hint="forward port 0, which takes any that is free, or leave out `--shards`",
-        )
-
-
-def _check_huge_pages(config: Config) -> None:
-    if config.memory % HUGE_PAGE_BYTES[config.hugepages]:
-        raise ConfigError(
-            f"`memory` is {config.memory}, which is no multiple of `hugepages`, {config.hugepages}",
-            hint="take a multiple, or smaller pages",
-        )
-    if config.start == "restored":
-        raise ConfigError(
-            f"`start` is restored, and `hugepages` is {config.hugepages}: a template's memory is a file",
-            hint="leave one of the two out",
-        )
-
-
-def _check_reserved(config: Config, free: int) -> None:
-    needed = config.memory // HUGE_PAGE_BYTES[config.hugepages] * config.shards
-    if needed > free:
-        kib = HUGE_PAGE_BYTES[config.hugepages] >> 10
-        raise ConfigError(
-            f"`memory` takes {needed} huge pages of {config.hugepages}, but {max(free, 0)} are reserved and free",
-            hint=f"as root: echo {needed} >/sys/kernel/mm/hugepages/hugepages-{kib}kB/nr_hugepages",
         )

@@ -36,6 +36,7 @@ from vmrunner.machine.templates import Template, TemplateUnusable
 from vmrunner.machine.vm_record import VmDirectory, VmRecord, with_sockets, write_record
 from vmrunner.nextest.tool import NextestTool, find_nextest
 from vmrunner.run.host_store import shared_store
+from vmrunner.run.machine_type import check_machine_type
 from vmrunner.run.planning import Places, adjustment_of, can_be_templated, plan_machine, preparation_of
 from vmrunner.run.requirements import check_settings
 from vmrunner.run.template_making import TemplateRequest, find_or_make
@@ -76,6 +77,7 @@ def order_vm(
     check_settings(config)
     qemu = find_qemu()
     accelerator = choose_accelerator(config.accel, config.cpu_model, qemu=qemu, emit=emit, deadline=deadline)
+    check_machine_type(config, qemu, accelerator, emit=emit, deadline=deadline)
     with phase(emit, "image", "Looking for the image") as current:
         image = resolve_image(ImageRequest.of(config), emit=emit, deadline=deadline)
         current.text = image.label

@@ -9,10 +9,12 @@ from typing import Final
 from vmrunner.config.cpu_values import percent_of, pins_of
 from vmrunner.config.model import Config
 from vmrunner.config.network_values import bits_of
+from vmrunner.config.units import Size
 from vmrunner.errors import BootTimeout, ConfigError, GuestLost, HostError, UsageError
 from vmrunner.events import Emit, phase
 from vmrunner.guest.ssh import ConnectionLost
 from vmrunner.host.deadline import Deadline
+from vmrunner.host.facts import read_facts
 from vmrunner.host.limits import read_limits
 from vmrunner.machine import registry
 from vmrunner.machine.detached import machine_of
@@ -31,7 +33,7 @@ LIVE: Final = (
 )  # fmt: skip
 """The settings that can be changed while a VM runs; all others take a restart."""
 
-_IN_GUEST: Final = {"cpus", "disk", "net_rate", "net_delay"}
+_IN_GUEST: Final = {"cpus", "memory", "disk", "net_rate", "net_delay"}
 _ANSWERS_SECONDS: Final = 30.0
 
 
@@ -95,9 +97,23 @@ def _check(record: VmRecord, request: TuneRequest, after: Config) -> None:
             hint=f"`vmrunner tune {record.name} --cpus-max {after.cpus} --persist`, then `vmrunner stop` and `vmrunner up`",
         )
     most = max(record.plan.most_cpus, after.cpus)
-    # The VM's number of CPUs at its start is no limit for what it uses now.
-    check_together(after.model_copy(update={"cpus_max": after.cpus_max or most}))
+    # What the VM had at its start is no limit for what it uses now.
+    at_start = {} if request.persist else {"memory": record.plan.memory}
+    check_together(after.model_copy(update={"cpus_max": after.cpus_max or most, **at_start}))
     check_limits(after, read_limits())
+    if "memory" in request.fields and record.state is VmState.RUNNING:
+        _check_room(record, after)
+
+
+def _check_room(record: VmRecord, after: Config) -> None:
+    """What comes on top of the machine's first memory has to be there."""
+    available = read_facts().memory_available
+    if after.memory - record.plan.memory > available:
+        raise ConfigError(
+            f"`memory` is {after.memory}, {Size(after.memory - record.plan.memory).for_people()} more than at the VM's start, but"
+            f" this host has {Size(available).for_people()} available",
+            hint="ask for less, or free some",
+        )
 
 
 def _change_running(
@@ -143,10 +159,11 @@ def _changes(machine: Machine, request: TuneRequest, deadline: Deadline) -> Sequ
 def _change_size(machine: Machine, request: TuneRequest, deadline: Deadline) -> list[Change]:
     """CPUs, memory and disk; with `persist` what is more than the machine can have now waits for its next start."""
     wanted, fields = request.wanted, request.fields
+    most_memory = machine.plan.memory_max or machine.plan.memory
     done: list[Change] = []
     if "cpus" in fields and wanted.cpus <= machine.plan.most_cpus:
         done.append(cpus.set_cpus(machine, wanted.cpus, deadline=deadline))
-    if "memory" in fields and (wanted.memory <= machine.plan.memory or not request.persist):
+    if "memory" in fields and (wanted.memory <= most_memory or not request.persist):
         done.append(memory.set_memory(machine, wanted.memory, deadline=deadline))
     if "disk" in fields:
         done.append(disk.grow(machine, wanted.disk, deadline=deadline))

@@ -10,10 +10,9 @@ from pydantic import AfterValidator, Field
 
 from vmrunner.config import checks, cpu_values
 from vmrunner.config.option import Option, pairs_like
-from vmrunner.config.settings.types import NO_ENTRIES, ReadOnly, Settings
+from vmrunner.config.settings.types import NO_ENTRIES, CpuList, ReadOnly, Settings
 
 CpuModel = Annotated[str, AfterValidator(checks.cpu_model)]
-CpuList = Annotated[str, AfterValidator(cpu_values.cpu_list)]
 
 
 class CpuSettings(Settings):

@@ -8,9 +8,10 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, PlainSerializer
 
-from vmrunner.config import checks
+from vmrunner.config import checks, cpu_values
 
 Argument = Annotated[str, AfterValidator(checks.argument)]
+CpuList = Annotated[str, AfterValidator(cpu_values.cpu_list)]
 FilePath = Annotated[Path, BeforeValidator(checks.path, json_schema_input_type=Path)]
 Switch = Annotated[
     Literal["on", "off"],
