@@ -49,7 +49,10 @@ def test_memory_beyond_that_of_the_start(growing: LongLivedVm) -> None:
     statistics = json.loads(growing.run("stats", "--json").stdout)
     assert statistics["guest_memory"]["actual"] == 1 << 30
     # More than it had at the start is really there: 600 MB of it are written to.
-    assert growing.shell("perl -e 'my @all; push(@all, q(x) x 1000000) for 1 .. 600; print scalar(@all)'") == "600"
+    assert (
+        growing.shell("perl -e 'my @all; push(@all, q(x) x 1000000) for 1 .. 600; print scalar(@all)'")
+        == "600"
+    )
     assert growing.vmrunner.run("snapshot", "save", growing.name, "large").code == 0
     assert tuned(growing, "400M") == ("1G", "400M", start - 112)
     assert growing.vmrunner.run("snapshot", "restore", growing.name, "large").code == 0

@@ -52,7 +52,11 @@ def build(context: click.Context, config_file: Path | None, flags: Mapping[str, 
 
 
 @command.command("verify")
-@config_options(*SHAPE, "run", leave_out=("start", "shards", "keep", "log_limit", "output_limit", "format"))
+@config_options(
+    *SHAPE,
+    "run",
+    leave_out=("start", "shards", "keep", "phase_timeouts", "log_limit", "output_limit", "format"),
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_context
 def verify(

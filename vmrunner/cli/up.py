@@ -19,7 +19,7 @@ from vmrunner.host.signals import interruptible
 from vmrunner.machine.vm_record import DEFAULT_NAME
 from vmrunner.run.vm_lifecycle import bring_up
 
-_FOR_TESTS_ALONE = ("hosts", "env", "shards", "keep", "log_limit", "output_limit", "format")
+_FOR_TESTS_ALONE = ("hosts", "env", "shards", "keep", "phase_timeouts", "log_limit", "output_limit", "format")
 
 
 @click.command("up")

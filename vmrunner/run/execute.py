@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ from vmrunner.run.fitness import Fitness
 from vmrunner.run.follow import Cancellation
 from vmrunner.run.host_store import lays_store, shared_store
 from vmrunner.run.new_machines import NewMachines
+from vmrunner.run.phase_limits import PhaseLimits
 from vmrunner.run.report import Report
 from vmrunner.run.seat import Seat
 from vmrunner.run.shards import Shard, partition_arguments, run_shards
@@ -76,12 +78,13 @@ def run_tests(request: TestRequest, *, emit: Emit) -> Report:
     The report is in the run's directory whatever happened, and everything else is gone.
     """
     with open_run_directory(emit) as run, run.events_log.open("w") as events:
-        recorder = Recorder(_logged(emit, events.write))
+        limits = PhaseLimits(request.config.phase_timeouts)
+        recorder = Recorder(limits.watching(_logged(emit, events.write)))
         report = Report(run, phases=recorder.phases)
         try:
-            _run_into(report, request, recorder)
+            _run_into(report, request, limits, recorder)
         except VmrunnerError as error:
-            report.error = _with_phase(error, recorder)
+            report.error = _with_phase(limits.told(error), recorder)
         except Interrupted as signal:
             report.interrupted = True
             report.exit_code = signal.exit_code
@@ -91,10 +94,10 @@ def run_tests(request: TestRequest, *, emit: Emit) -> Report:
     return report
 
 
-def _run_into(report: Report, request: TestRequest, emit: Recorder) -> None:
+def _run_into(report: Report, request: TestRequest, limits: PhaseLimits, emit: Recorder) -> None:
     """The run, in the order in which its parts need each other; the machines are on their way while the host works."""
     config, arguments = request.config, request.arguments
-    deadline = Deadline.after(config.timeout)
+    deadline = Deadline.after(config.timeout, earlier=limits.earliest_end)
     tool = find_nextest(deadline=deadline)
     with ExitStack() as stack:
         seats = _seats_in_vms(request, report.run, tool, stack=stack, emit=emit, deadline=deadline)
@@ -257,7 +260,7 @@ def _build_archive(
 def _with_phase(error: VmrunnerError, recorder: Recorder) -> VmrunnerError:
     """Say in which phase the time was up, where the error does not yet."""
     failed = [item.name for item in recorder.phases if item.failed]
-    if isinstance(error, RunTimeout) and failed and " while " not in error.message:
+    if isinstance(error, RunTimeout) and failed and not re.search(" while |^the phase ", error.message):
         error.message = f"{error.message} (in the phase `{failed[-1]}`)"
     return error
 

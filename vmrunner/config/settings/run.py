@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from vmrunner.config import checks
-from vmrunner.config.option import Option
-from vmrunner.config.settings.types import Settings
+from vmrunner.config import checks, run_values
+from vmrunner.config.option import Option, pairs_like
+from vmrunner.config.settings.types import NO_ENTRIES, ReadOnly, Settings
 from vmrunner.config.units import Duration, Size
 
 
@@ -42,6 +44,13 @@ class RunSettings(Settings):
         AfterValidator(checks.lasting_at_most("720h")),
         Option("run", "TIME", "how long the guest may take until it answers"),
     ] = Duration.parse("5m")
+    phase_timeouts: Annotated[
+        Mapping[Annotated[str, AfterValidator(run_values.phase_name)],
+                Annotated[Duration, AfterValidator(checks.lasting_at_most("720h"))]],
+        *ReadOnly,
+        Option("run", "PHASE=TIME", f"how long a phase of the run may take: {', '.join(run_values.PHASES)}", split=shlex.split,
+               pairs=pairs_like("PHASE=TIME", "unit=20m")),
+    ] = Field(default_factory=NO_ENTRIES)  # fmt: skip
     log_limit: Annotated[
         Size,
         AfterValidator(checks.between("1M", "1T")),
