@@ -10,8 +10,13 @@ from unittest.mock import Mock
 
 import pytest
 
+from vmrunner.guest.meter import GuestMemory
+from vmrunner.guest.ssh import ConnectionLost
 from vmrunner.machine.monitor import MonitorLost
-from vmrunner.run.sampling import MOST_SAMPLES, Sample, Sampler, Series
+from vmrunner.run import sampling
+from vmrunner.run.bottleneck import bottleneck_of
+from vmrunner.run.samples import MOST_SAMPLES, Sample, Series
+from vmrunner.run.sampling import Sampler
 
 
 def sample(seconds: float = 1.0, **changes: Any) -> Sample:
@@ -27,7 +32,7 @@ def series(*samples: Sample, **judged_by: Any) -> Series:
 
 
 def test_a_run_that_nothing_held_back() -> None:
-    assert series(*[sample()] * 5).bottleneck() is None
+    assert bottleneck_of(series(*[sample()] * 5)) is None
 
 
 @pytest.mark.parametrize(
@@ -42,21 +47,36 @@ def test_a_run_that_nothing_held_back() -> None:
             "host's CPUs were saturated 100% of the time; the machine had 50 % of 400 %",
         ),
         ({"vcpu_percent": (99.0, 97.0)}, {}, "all 2 CPUs of the guest were busy"),
+        (
+            {"guest_stalled_percent": 60.0, "guest_swapped": 50 << 20},
+            {},
+            "was swapping 100% of the time (up to 50 MiB",
+        ),
+        (
+            {"guest_stalled_percent": 60.0, "guest_swapped": 0},
+            {},
+            "was short of memory 100% of the time; `--memory`",
+        ),
+        (
+            {"guest_kills": 2, "host_percent": 99.0},
+            {},
+            "ran out of memory and killed 2 of the tests' processes",
+        ),
     ],
     ids=str,
 )
 def test_what_held_it_back(changes: dict[str, Any], judged_by: dict[str, Any], said: str) -> None:
-    found = series(*[sample(**changes)] * 4, **judged_by).bottleneck()
+    found = bottleneck_of(series(*[sample(**changes)] * 4, **judged_by))
     assert found is not None
     assert said in found
 
 
 def test_a_short_run_tells_nothing() -> None:
-    assert series(*[sample(host_percent=99.0)] * 2).bottleneck() is None
+    assert bottleneck_of(series(*[sample(host_percent=99.0)] * 2)) is None
 
 
 def test_a_moment_is_no_bottleneck() -> None:
-    assert series(sample(host_percent=99.0), *[sample()] * 3).bottleneck() is None
+    assert bottleneck_of(series(sample(host_percent=99.0), *[sample()] * 3)) is None
 
 
 def test_a_long_series_is_thinned() -> None:
@@ -71,11 +91,54 @@ def test_a_long_series_is_thinned() -> None:
 def test_what_the_report_holds() -> None:
     document = series(sample(1.23456)).as_json()
     assert json.loads(json.dumps(document)) == document
-    assert document["samples"][0]["seconds"] == 1.2
-    assert document["samples"][0]["vcpu_percent"] == [30.0, 20.0]
+    assert document[0]["seconds"] == 1.2
+    assert document[0]["vcpu_percent"] == [30.0, 20.0]
+    assert document[0]["guest_available"] is None
 
 
-def test_a_machine_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_guest_that_uses_swap_and_waits_for_nothing_is_not_held_back() -> None:
+    assert bottleneck_of(series(*[sample(guest_swapped=1 << 30, guest_stalled_percent=1.0)] * 4)) is None
+
+
+def test_what_the_guest_says_becomes_a_share_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = [GuestMemory(10.0 + n, 1 << 20, 2 << 20, 0.5 * n, 0) for n in range(3)]
+    meter = SimpleNamespace(latest=Mock(side_effect=[said[0], None, said[1], said[2]]), close=Mock())
+    monkeypatch.setattr(sampling, "Meter", lambda _guest, deadline: meter)
+    monkeypatch.setattr(sampling, "ASK_GUEST_AFTER_SECONDS", 0.0)
+    found = Series(interval=0.0)
+    sampler = Sampler(looked_at(), found)
+    for _ in range(4):
+        sampler.look()
+    assert [one.guest_stalled_percent for one in found.samples] == [None, 50.0, 50.0]
+    assert (found.samples[0].guest_available, found.samples[0].guest_swapped) == (1 << 20, 2 << 20)
+    sampler.close()
+    assert meter.close.called
+
+
+def test_a_guest_that_does_not_answer_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = Mock(side_effect=ConnectionLost("gone"))
+    monkeypatch.setattr(sampling, "Meter", broken)
+    monkeypatch.setattr(sampling, "ASK_GUEST_AFTER_SECONDS", 0.0)
+    found = Series(interval=0.0)
+    sampler = Sampler(looked_at(), found)
+    for _ in range(3):
+        sampler.look()
+    assert broken.call_count == 1
+    assert [one.guest_kills for one in found.samples] == [None, None]
+
+
+def test_a_machine_is_looked_at() -> None:
+    found = Series(interval=0.0)
+    sampler = Sampler(looked_at(), found)
+    for _ in range(3):
+        sampler.look()
+    assert len(found.samples) == 2
+    assert found.disk_limits == {"bps": "1M"}
+    assert found.samples[0].rss > 1 << 20
+
+
+def looked_at() -> Any:
+    """A machine that is this process."""
     answers: dict[str, Any] = {
         "query-cpus-fast": [{"cpu-index": 0, "thread-id": os.getpid()}],
         "qom-get": {"bps-total": 1 << 20},
@@ -86,13 +149,7 @@ def test_a_machine_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     }  # fmt: skip
     monitor = SimpleNamespace(execute=lambda command, *_args, **_named: answers[command])
     plan = SimpleNamespace(cpus=1, placement=SimpleNamespace(quota=None))
-    found = Series(interval=0.0)
-    sampler = Sampler(SimpleNamespace(pid=os.getpid(), monitor=monitor, plan=plan), found)  # type: ignore[arg-type]
-    for _ in range(3):
-        sampler.look()
-    assert len(found.samples) == 2
-    assert found.disk_limits == {"bps": "1M"}
-    assert found.samples[0].rss > 1 << 20
+    return SimpleNamespace(pid=os.getpid(), monitor=monitor, plan=plan, guest=None)
 
 
 def test_what_cannot_be_looked_at_is_no_failure() -> None:

@@ -11,8 +11,9 @@ from vmrunner.events import PhaseFinished
 from vmrunner.nextest import exit_codes
 from vmrunner.nextest.junit import Case
 from vmrunner.nextest.summary import Summary
+from vmrunner.run.bottleneck import bottleneck_of
 from vmrunner.run.directory import RunDirectory
-from vmrunner.run.sampling import Series
+from vmrunner.run.samples import Series
 from vmrunner.run.seat import Seat
 
 Outcome = Literal["passed", "failed", "no-tests", "error"]
@@ -70,7 +71,7 @@ class Report:
     @property
     def bottleneck(self) -> str | None:
         """What held the run, or one of its shards, back."""
-        found = (part.usage.bottleneck() for part in (self, *self.shards))
+        found = (bottleneck_of(part.usage) for part in (self, *self.shards))
         return next((sentence for sentence in found if sentence), None)
 
     def counts(self) -> dict[str, int]:
@@ -91,6 +92,13 @@ class Report:
             "flaky": flaky,
         }
 
+    def _usage(self) -> dict[str, Any]:
+        return {
+            "interval_seconds": self.usage.interval,
+            "bottleneck": bottleneck_of(self.usage),
+            "samples": self.usage.as_json(),
+        }
+
     def as_json(self) -> dict[str, Any]:
         """The document."""
         return {
@@ -107,7 +115,7 @@ class Report:
             "boot_seconds": self.boot_seconds,
             "phases": self._phases_json(),
             "machine": asdict(self.seat.facts) if self.seat else None,
-            "usage": self.usage.as_json() if self.usage.samples else None,
+            "usage": self._usage() if self.usage.samples else None,
             "artifacts": {
                 "junit": str(self.run.junit) if self.has_junit else None,
                 "log": str(self.run.nextest_log),

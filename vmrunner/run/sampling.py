@@ -1,55 +1,39 @@
-"""What a machine used while its tests ran, look by look: the series in report.json, and the bottleneck if there was one.
+"""Look at a machine while its tests run, from time to time.
 
-A look costs a few reads of /proc and one question to QEMU; the guest is not asked, for that would take of its time.
+A look costs a few reads of /proc and one question to QEMU. The guest is asked from the third second on, so that a short
+suite pays nothing for it; it then takes 1 to 2 % of one emulated vCPU (measured).
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
-from functools import partial
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from vmrunner.config.disk_values import number_of
+from vmrunner.errors import VmrunnerError
+from vmrunner.guest.meter import GuestMemory, Meter
+from vmrunner.guest.ssh import ConnectionLost
 from vmrunner.host.deadline import Deadline
 from vmrunner.machine.monitor import CommandRefused, MonitorLost
 from vmrunner.machine.placement import vcpu_threads
 from vmrunner.machine.tuning.disk import read_limits
 from vmrunner.machine.usage import cpu_seconds, disk_counters, resident_bytes
+from vmrunner.run.samples import Sample, Series
 
 if TYPE_CHECKING:
     from vmrunner.machine.machine import Machine
 
 log = logging.getLogger(__name__)
 
-FIRST_INTERVAL_SECONDS = 0.5
-MOST_SAMPLES = 120
-"""Beyond that every second one goes, and they are taken half as often: a report stays small, however long a run is."""
+ASK_GUEST_AFTER_SECONDS = 2.0
 
 _QMP_SECONDS = 2.0
+_METER_SECONDS = 5.0
 _STAT = Path("/proc/stat")
 _PROC = Path("/proc")
-_BUSY = 95.0
-_AT_LIMIT = 0.9
-_FEWEST = 3
-
-
-@dataclass(frozen=True)
-class Sample:
-    """What was used between two looks. CPU is in percent of one CPU, `host_percent` of all of this host's."""
-
-    seconds: float
-    host_percent: float
-    cpu_percent: float
-    vcpu_percent: tuple[float, ...]
-    rss: int
-    read_bytes_per_second: float
-    written_bytes_per_second: float
-    requests_per_second: float
 
 
 @dataclass(frozen=True)
@@ -63,80 +47,11 @@ class Look:
     vcpus: tuple[float, ...]
     rss: int
     disk: Mapping[str, int]
-
-
-@dataclass
-class Series:
-    """The samples of one run, and what they are to be judged by: CPUs, limits of the disk, quota (percent)."""
-
-    host_cpus: int = field(default_factory=lambda: os.cpu_count() or 1)
-    vcpus: int = 0
-    disk_limits: Mapping[str, str] = field(default_factory=dict)
-    cpu_quota: int | None = None
-    interval: float = FIRST_INTERVAL_SECONDS
-    samples: list[Sample] = field(default_factory=list)
-
-    def add(self, sample: Sample) -> None:
-        """Keep one more."""
-        self.samples.append(sample)
-        if len(self.samples) > MOST_SAMPLES:
-            del self.samples[::2]
-            self.interval *= 2
-
-    def as_json(self) -> dict[str, Any]:
-        """What report.json holds."""
-        rounded = [
-            {name: _rounded(value) for name, value in asdict(sample).items()} for sample in self.samples
-        ]
-        return {"interval_seconds": self.interval, "bottleneck": self.bottleneck(), "samples": rounded}
-
-    def bottleneck(self) -> str | None:
-        """What held the run back, in one sentence; None where nothing did, or where the run was too short to tell."""
-        if len(self.samples) < _FEWEST:
-            return None
-        for judge in (self._disk, self._quota, self._host, self._guest):
-            if sentence := judge():
-                return sentence
-        return None
-
-    def _disk(self) -> str | None:
-        for name, limit in self.disk_limits.items():
-            share = self._share(partial(_reaches, name=name, limit=number_of(limit)))
-            if share >= 0.5:
-                return f"the disk was at its limit ({name}={limit}) {share:.0%} of the time"
-        return None
-
-    def _quota(self) -> str | None:
-        quota = self.cpu_quota
-        if quota is None or self._share(lambda one: one.cpu_percent >= _AT_LIMIT * quota) < 0.5:
-            return None
-        return f"the machine was held to its CPU quota of {quota}%"
-
-    def _host(self) -> str | None:
-        share = self._share(lambda one: one.host_percent >= _BUSY)
-        if share < 0.5:
-            return None
-        used = self._mean(lambda one: one.cpu_percent)
-        return (
-            f"this host's CPUs were saturated {share:.0%} of the time; the machine had {used:.0f} % of"
-            f" {100 * self.host_cpus} %"
-        )
-
-    def _guest(self) -> str | None:
-        share = self._share(lambda one: bool(one.vcpu_percent) and min(one.vcpu_percent) >= _BUSY)
-        if share < 0.5 or self.vcpus >= self.host_cpus:
-            return None
-        return f"all {self.vcpus} CPUs of the guest were busy {share:.0%} of the time; `--cpus` gives it more"
-
-    def _share(self, holds: Callable[[Sample], bool]) -> float:
-        return sum(map(holds, self.samples)) / len(self.samples)
-
-    def _mean(self, of: Callable[[Sample], float]) -> float:
-        return sum(map(of, self.samples)) / len(self.samples)
+    guest: GuestMemory | None = None
 
 
 class Sampler:
-    """Looks at a machine from time to time; called often, it looks seldom. What fails ends the looking, not the run."""
+    """Called often, it looks seldom. What fails ends the looking, not the run."""
 
     def __init__(self, machine: Machine, series: Series) -> None:
         self._machine = machine
@@ -145,6 +60,9 @@ class Sampler:
         self._next = 0.0
         self._last: Look | None = None
         self._threads: tuple[int, ...] | None = None
+        self._meter: Meter | None = None
+        self._asks_guest = True
+        self._guest: GuestMemory | None = None
 
     def look(self) -> None:
         """Take a sample where it is time for one."""
@@ -164,6 +82,12 @@ class Sampler:
             self._series.add(_between(self._last, look, began=self._began))
         self._last = look
 
+    def close(self) -> None:
+        """Look no more; the guest is not asked any longer."""
+        self._next = float("inf")
+        if self._meter:
+            self._meter.close()
+
     def _begin(self) -> None:
         deadline = Deadline.after(_QMP_SECONDS)
         threads = vcpu_threads(self._machine.monitor)
@@ -182,7 +106,21 @@ class Sampler:
             time.monotonic(), sum(fields) - idle, sum(fields), cpu_seconds(process / "stat"),
             tuple(cpu_seconds(process / "task" / str(tid) / "stat") for tid in self._threads or ()),
             resident_bytes(pid), disk_counters(self._machine, Deadline.after(_QMP_SECONDS)) or {},
+            self._ask_guest(),
         )  # fmt: skip
+
+    def _ask_guest(self) -> GuestMemory | None:
+        """What the guest said last; a guest that does not answer is not asked again."""
+        if not self._asks_guest or time.monotonic() - self._began < ASK_GUEST_AFTER_SECONDS:
+            return None
+        try:
+            if self._meter is None:
+                self._meter = Meter(self._machine.guest, deadline=Deadline.after(_METER_SECONDS))
+            self._guest = self._meter.latest() or self._guest
+        except (ConnectionLost, VmrunnerError) as error:
+            log.debug("the guest is not asked any more: %s", error)
+            self._asks_guest, self._guest = False, None
+        return self._guest
 
 
 def _between(first: Look, second: Look, *, began: float) -> Sample:
@@ -192,6 +130,7 @@ def _between(first: Look, second: Look, *, began: float) -> Sample:
     def rate(*names: str) -> float:
         return sum(second.disk.get(name, 0) - first.disk.get(name, 0) for name in names) / seconds
 
+    said = second.guest
     return Sample(
         seconds=second.at - began,
         host_percent=100 * (second.host_busy - first.host_busy) / total,
@@ -203,20 +142,16 @@ def _between(first: Look, second: Look, *, began: float) -> Sample:
         read_bytes_per_second=rate("rd_bytes"),
         written_bytes_per_second=rate("wr_bytes"),
         requests_per_second=rate("rd_operations", "wr_operations"),
+        guest_available=said.available if said else None,
+        guest_swapped=said.swapped if said else None,
+        guest_stalled_percent=_stalled_percent(first.guest, said),
+        guest_kills=said.kills if said else None,
     )
 
 
-def _reaches(sample: Sample, name: str, limit: int) -> bool:
-    if name.endswith("burst") or name == "burst-seconds":
-        return False
-    read, written = sample.read_bytes_per_second, sample.written_bytes_per_second
-    used = {
-        "bps": read + written, "bps-read": read, "bps-write": written, "iops": sample.requests_per_second,
-    }.get(name, 0.0)  # fmt: skip
-    return used >= _AT_LIMIT * limit
-
-
-def _rounded(value: Any) -> Any:  # noqa: ANN401 -- a number, or several
-    if isinstance(value, tuple):
-        return [_rounded(one) for one in value]
-    return round(value, 1) if isinstance(value, float) else value
+def _stalled_percent(first: GuestMemory | None, second: GuestMemory | None) -> float | None:
+    """None where the guest has said nothing new: it speaks once a second, and looks may be more often."""
+    if first is None or second is None or first.stalled is None or second.stalled is None:
+        return None
+    seconds = second.uptime - first.uptime
+    return min(100.0, 100 * (second.stalled - first.stalled) / seconds) if seconds > 0 else None

@@ -42,15 +42,18 @@ def run_suite(
     report.run = seat.run
     forwards = seat.machine.plan.host_forwards
     serve_host_forwards(seat.machine.guest, forwards, deadline=deadline.within(_FORWARD_SECONDS))
+    sampler = Sampler(seat.machine, report.usage)
     try:
         status = follow_unit(
             seat, deadline=deadline, emit=emit, cancellation=cancellation,
-            looks=(Sampler(seat.machine, report.usage).look, OutputWatch(seat.run.out, job.output_limit).look),
+            looks=(sampler.look, OutputWatch(seat.run.out, job.output_limit).look),
             log_limit=job.log_limit,
         )  # fmt: skip
     except (RunTimeout, Interrupted, Cancelled):
         _collect_what_there_is(report, job)
         raise
+    finally:
+        sampler.close()
     with phase(emit, "collect", "Collecting the results"):
         log_tail = tail(report.run.nextest_log)
         published = status.exited and exit_codes.is_published(status.main_status)

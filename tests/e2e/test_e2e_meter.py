@@ -1,0 +1,36 @@
+"""What a guest says of its memory during a run, and what becomes of it in the report."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from command_line import CommandLine
+
+SWAP = "fallocate -l 512M /root/swap; chmod 600 /root/swap; mkswap -q /root/swap; swapon /root/swap; "
+# 400 MB, touched page by page again and again for 20 s.
+TOUCH = (
+    "perl -e 'my @all = map { chr($_ % 256) x 1000000 } 1 .. 400; my $end = time + 20; "
+    "while (time < $end) { for my $one (@all) { for (my $at = 0; $at < 1000000; $at += 4096) { substr($one, $at, 1) = q(x) } } }'"
+)
+
+
+def test_a_guest_that_swaps_is_told_from_a_slow_suite(vmrunner: CommandLine, copied_crate: Any) -> None:
+    flags = ("--memory", "320M", "--env", f"SCRIPT={SWAP}{TOUCH}")
+    done = vmrunner.run("test", copied_crate("scripted"), *flags)
+    assert done.code == 0, done.stderr
+    assert "bottleneck: the guest was swapping" in done.stderr
+    usage = vmrunner.only_run.report["usage"]
+    assert "`--memory` gives it more" in usage["bottleneck"]
+    assert max(one["guest_swapped"] or 0 for one in usage["samples"]) > 64 << 20
+    assert max(one["guest_stalled_percent"] or 0 for one in usage["samples"]) > 20
+    vmrunner.assert_nothing_left(vmrunner.only_run)
+
+
+def test_a_guest_that_has_enough_says_so(vmrunner: CommandLine, copied_crate: Any) -> None:
+    done = vmrunner.run("test", copied_crate("scripted"), "--env", "SCRIPT=sleep 7")
+    assert done.code == 0, done.stderr
+    samples = vmrunner.only_run.report["usage"]["samples"]
+    assert samples[0]["guest_available"] is None
+    assert samples[-1]["guest_available"] > 1 << 30
+    assert samples[-1]["guest_kills"] == 0
+    assert "memory" not in (vmrunner.only_run.report["usage"]["bottleneck"] or "")

@@ -1,0 +1,92 @@
+"""What a guest says of its own memory while something runs in it, once a second, over the SSH connection that is there.
+
+One shell in the guest reads files that are short, for it reads them byte by byte, and starts nothing but `sleep`. It ends
+by itself when nobody takes its lines any more. What it says is the guest's word: read with limits, and never waited for.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from vmrunner.guest.ssh import ConnectionLost, Guest, closing_channel
+from vmrunner.host.deadline import Deadline
+
+if TYPE_CHECKING:
+    import paramiko
+
+# proc_meminfo(5), proc_swaps(5), the kernel's accounting/psi.rst and cgroup-v2.rst. A kernel without one of these files
+# leaves that word out.
+_LOOP: Final = """while :; do
+  available=- swap=- stalled=- kills=-
+  read -r up _ </proc/uptime
+  while read -r name value _; do [ $name != MemAvailable: ] || { available=$value; break; }; done </proc/meminfo
+  { read -r _; swap=0; while read -r _ _ _ used _; do swap=$((swap + used)); done; } </proc/swaps
+  read -r _ _ _ _ total </proc/pressure/memory && stalled=${total#total=}
+  while read -r name value; do [ $name != oom_kill ] || kills=$value
+  done </sys/fs/cgroup/system.slice/cargo-nextest.service/memory.events
+  echo "$up $available $swap $stalled $kills" || exit
+  sleep 1
+done 2>/dev/null"""
+_LINE: Final = re.compile(r"(\d{1,12}\.\d\d) (\d{1,15}|-) (\d{1,15}|-) (\d{1,18}|-) (\d{1,9}|-)")
+_CHUNK_BYTES: Final = 1 << 16
+_LONGEST_LINE: Final = 200
+
+
+@dataclass(frozen=True)
+class GuestMemory:
+    """One look: bytes that could be used without swapping, bytes in swap, seconds that some task waited for memory.
+
+    `uptime` is the guest's, in seconds; `kills` counts the unit's processes that were killed for memory. None is what the
+    guest's kernel does not say.
+    """
+
+    uptime: float
+    available: int | None
+    swapped: int | None
+    stalled: float | None
+    kills: int | None
+
+
+class Meter:
+    """The shell in the guest; made where a connection is, ended by `close` or by the connection's end."""
+
+    def __init__(self, guest: Guest, *, deadline: Deadline) -> None:
+        """Start it. Raises ConnectionLost."""
+        self._channel: paramiko.Channel = guest.open_channel(
+            lambda channel: channel.exec_command(_LOOP), deadline=deadline
+        )
+        self._rest = ""
+
+    def latest(self) -> GuestMemory | None:
+        """What was said last since the last time; None where nothing was. Does not wait. Raises ConnectionLost."""
+        if self._channel.closed and not self._channel.recv_ready():
+            raise ConnectionLost("the guest's meter has ended")
+        found = None
+        # As much as there is now and no more, whatever a guest sends meanwhile.
+        if self._channel.recv_ready():
+            text = self._rest + self._channel.recv(_CHUNK_BYTES).decode(errors="replace")
+            *lines, rest = text.split("\n")
+            self._rest = rest[-_LONGEST_LINE:]
+            found = next(filter(None, map(_parse, reversed(lines))), None)
+        return found
+
+    def close(self) -> None:
+        """End it."""
+        with closing_channel(self._channel):
+            pass
+
+
+def _parse(line: str) -> GuestMemory | None:
+    match = _LINE.fullmatch(line.rstrip())
+    if match is None:
+        return None
+    available, swapped, stalled, kills = (None if word == "-" else int(word) for word in match.groups()[1:])
+    return GuestMemory(
+        float(match[1]),
+        None if available is None else available << 10,
+        None if swapped is None else swapped << 10,
+        None if stalled is None else stalled / 1e6,
+        kills,
+    )
