@@ -15,7 +15,7 @@ TOUCH = (
 
 
 def test_a_guest_that_swaps_is_told_from_a_slow_suite(vmrunner: CommandLine, copied_crate: Any) -> None:
-    flags = ("--memory", "320M", "--env", f"SCRIPT={SWAP}{TOUCH}")
+    flags = ("--memory", "320M", "--start", "booted", "--env", f"SCRIPT={SWAP}{TOUCH}")
     done = vmrunner.run("test", copied_crate("scripted"), *flags)
     assert done.code == 0, done.stderr
     assert "bottleneck: the guest was swapping" in done.stderr

@@ -1,7 +1,7 @@
 """Look at a machine while its tests run, from time to time.
 
 A look costs a few reads of /proc and one question to QEMU. The guest is asked from the third second on, so that a short
-suite pays nothing for it; it then takes 1 to 2 % of one emulated vCPU (measured).
+suite pays nothing for it.
 """
 
 from __future__ import annotations
