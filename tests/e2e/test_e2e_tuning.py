@@ -236,6 +236,16 @@ def test_a_run_has_the_vm_to_itself(tuned: LongLivedVm, copied_crate: Any) -> No
     assert statistics["host_memory"]["rss"] > 0
 
 
+def test_two_at_once_come_one_after_the_other(tuned: LongLivedVm) -> None:
+    both = [
+        tuned.vmrunner.start("tune", tuned.name, "--nice", str(nice), "--net-rate", "0") for nice in (6, 7)
+    ]
+    ended = [one.finish() for one in both]
+    assert [one.code for one in ended] == [0, 0]
+    assert psutil.Process(tuned.pid).nice() in {6, 7}
+    assert tuned.shell("echo alive") == "alive\n"
+
+
 def test_what_takes_a_restart_says_so_and_is_kept_for_it(tuned: LongLivedVm) -> None:
     refused = tuned.run("tune", "--watchdog", "reset")
     assert (refused.code, "cannot be changed while" in refused.message) == (2, True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -157,3 +158,25 @@ def test_options_come_in_the_order_of_the_rows() -> None:
 )
 def test_completion(args: list[str], incomplete: str, found: list[tuple[str, str]]) -> None:
     assert completions(everything, args, incomplete) == found
+
+
+@pytest.mark.parametrize("verb", ["test", "up", "tune", "plan"])
+def test_help_has_a_section_for_each_group(verb: str) -> None:
+    done = CliRunner().invoke(importlib.import_module(f"vmrunner.cli.{verb}").command, ["--help"])
+    headings = [
+        line.rstrip(":")
+        for line in done.output.splitlines()
+        if line.endswith("settings:") or line == "Options:"
+    ]
+    assert headings[0] == "Options"
+    wanted = [
+        "CPU settings",
+        "Memory settings",
+        "Disk settings",
+        "Network settings",
+        "Devices settings",
+        "Kernel settings",
+    ]
+    assert [heading for heading in headings if heading in wanted] == wanted
+    _, _, network = done.output.partition("Network settings:")
+    assert "--net-rate" in network.partition("Devices settings:")[0]

@@ -14,6 +14,7 @@ import pytest
 
 from vmrunner.host.cgroups.hierarchy import Hierarchy
 from vmrunner.host.cgroups.systemd_scope import SystemdScope
+from vmrunner.host.cgroups.v2 import CgroupV2
 from vmrunner.host.cpu_share import CpuShare, drop_group, obstacle, read_cpu_share, set_cpu_share
 
 NAME = "vmrunner-unit-test"
@@ -103,3 +104,45 @@ def test_a_user_without_the_controller_is_told_how_to_get_it(
     (root.run / "user/1000").mkdir(parents=True)
     (root.run / "user/1000/bus").touch()
     assert "Delegate=pids memory cpu" in str(user.obstacle())
+
+
+def delegated_computer(tmp_path: Path) -> CgroupV2:
+    """Cgroup v2 with a user's slice, where process 7 is in a session's group; files stand in for the kernel's."""
+    tree, proc = tmp_path / "tree", tmp_path / "proc"
+    for group in (tree, tree / "user.slice", tree / "user.slice/session.scope"):
+        group.mkdir(parents=True)
+        (group / "cgroup.controllers").write_text("cpu memory\n")
+        (group / "cgroup.subtree_control").write_text("memory\n")
+        (group / "cgroup.procs").write_text("7\n" if group.name == "session.scope" else "")
+        if group != tree:
+            (group / "cgroup.type").write_text("domain\n")
+    (proc / "7").mkdir(parents=True)
+    (proc / "7/cgroup").write_text("0::/user.slice/session.scope\n")
+    return CgroupV2(Hierarchy(tree, PurePosixPath("/"), "", proc))
+
+
+def test_cgroup_v2_makes_a_group_where_the_controller_can_be_handed_down(tmp_path: Path) -> None:
+    way = delegated_computer(tmp_path)
+    assert way.put("g", 7, CpuShare(50, 20)) == CpuShare(50, 20)
+    group = tmp_path / "tree/user.slice/g"
+    assert (tmp_path / "tree/user.slice/cgroup.subtree_control").read_text() == "+cpu"
+    assert (group / "cpu.weight").read_text() == "50"
+    assert (group / "cpu.max").read_text() == "20000 100000"
+    assert (group / "cgroup.procs").read_text() == "7"
+
+
+def test_cgroup_v2_changes_the_group_that_is_there(tmp_path: Path) -> None:
+    way = delegated_computer(tmp_path)
+    way.put("g", 7, CpuShare(50, 20))
+    (tmp_path / "proc/7/cgroup").write_text("0::/user.slice/g\n")
+    assert way.holds("g", 7)
+    assert way.put("g", 7, CpuShare(80)) == CpuShare(80, None)
+    assert way.read("g", 7) == CpuShare(80, None)
+    assert (tmp_path / "tree/user.slice/g/cpu.max").read_text() == "max 100000"
+
+
+def test_cgroup_v2_without_the_controller_says_so(tmp_path: Path) -> None:
+    way = delegated_computer(tmp_path)
+    (tmp_path / "tree/cgroup.controllers").write_text("memory\n")
+    assert not way.present()
+    assert "it takes Linux 4.15" in str(way.obstacle())

@@ -6,11 +6,13 @@ from typing import Any
 
 import click
 
+from vmrunner.cli.sections import SectionedCommand
+
 AFTER_DASHES = "vmrunner.after_dashes"
 """Key in the context's `meta` under which the words after `--` lie."""
 
 
-class CommandWithRest(click.Command):
+class CommandWithRest(SectionedCommand):
     """A command whose words after the first `--` are not its own; `rest` names them in the usage line.
 
     click would take them for positional arguments, so that `vmrunner test -- -E x` would have a workspace `-E`.

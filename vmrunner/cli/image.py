@@ -14,6 +14,7 @@ import click
 from vmrunner.cli.findings import show_checks
 from vmrunner.cli.options import config_options
 from vmrunner.cli.progress import open_display
+from vmrunner.cli.sections import SectionedCommand
 from vmrunner.cli.table import moment, print_table
 from vmrunner.config.load import load_config
 from vmrunner.config.option import SHAPE
@@ -38,7 +39,7 @@ def command() -> None:
     """Build, verify, list, show and prune images."""
 
 
-@command.command("build")
+@command.command("build", cls=SectionedCommand)
 @config_options("image", "run")
 @click.pass_context
 def build(context: click.Context, config_file: Path | None, flags: Mapping[str, object]) -> None:
@@ -51,7 +52,7 @@ def build(context: click.Context, config_file: Path | None, flags: Mapping[str, 
     click.echo(_built(config_file, flags, fresh=True).directory)
 
 
-@command.command("verify")
+@command.command("verify", cls=SectionedCommand)
 @config_options(
     *SHAPE,
     "run",
@@ -152,7 +153,7 @@ def _as_json(template: StoredTemplate) -> dict[str, object]:
     }
 
 
-@command.command("show")
+@command.command("show", cls=SectionedCommand)
 @click.argument("digest", required=False)
 @config_options("image", "run")
 def show(digest: str | None, config_file: Path | None, flags: Mapping[str, object]) -> None:

@@ -15,13 +15,14 @@ import click
 
 from vmrunner.cli.options import config_options
 from vmrunner.cli.progress import open_display
+from vmrunner.cli.sections import SectionedCommand
 from vmrunner.config.load import Loaded, load_config
 from vmrunner.config.option import SHAPE
 from vmrunner.host.signals import interruptible
 from vmrunner.run.preview import Preview, preview_run
 
 
-@click.command("plan")
+@click.command("plan", cls=SectionedCommand)
 @click.argument("workspace", type=click.Path(path_type=Path), default=".")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @config_options(*SHAPE, "guest", "archive", "run")

@@ -14,6 +14,7 @@ import click
 
 from vmrunner.cli.options import config_options
 from vmrunner.cli.progress import open_display
+from vmrunner.cli.sections import SectionedCommand
 from vmrunner.cli.table import print_table
 from vmrunner.config.layer import raise_problems
 from vmrunner.config.option import SHAPE
@@ -28,7 +29,7 @@ _GROUPS = tuple(group for group in SHAPE if group != "image")
 _SECONDS = 300.0
 
 
-@click.command("tune")
+@click.command("tune", cls=SectionedCommand)
 @click.argument("name")
 @config_options(*_GROUPS, leave_out=("size",))
 @click.option(

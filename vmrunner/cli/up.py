@@ -12,6 +12,7 @@ import click
 
 from vmrunner.cli.options import config_options
 from vmrunner.cli.progress import open_display
+from vmrunner.cli.sections import SectionedCommand
 from vmrunner.config.load import load_config
 from vmrunner.config.option import SHAPE
 from vmrunner.host.deadline import Deadline
@@ -22,7 +23,7 @@ from vmrunner.run.vm_lifecycle import bring_up
 _FOR_TESTS_ALONE = ("hosts", "env", "shards", "keep", "phase_timeouts", "log_limit", "output_limit", "format")
 
 
-@click.command("up")
+@click.command("up", cls=SectionedCommand)
 @click.argument("name", default=DEFAULT_NAME)
 @config_options(*SHAPE, "guest", "run", leave_out=_FOR_TESTS_ALONE, also=("nix_store",))
 def command(name: str, config_file: Path | None, flags: Mapping[str, object]) -> None:
