@@ -21,6 +21,7 @@ import pytest
 from command_line import CommandLine
 from long_lived import LongLivedVm
 
+from vmrunner.host.cpu_share import CpuShare, obstacle, read_cpu_share
 from vmrunner.host.paths import cache_dir
 
 README = Path(__file__).parents[2] / "README.md"
@@ -207,6 +208,19 @@ def test_threads_are_moved_on_this_host(tuned: LongLivedVm) -> None:
     assert (change["cpu-pin 0"]["after"], change["nice"]["after"]) == (str(last), "5")
     assert {last} in [os.sched_getaffinity(task.id) for task in psutil.Process(tuned.pid).threads()]
     assert psutil.Process(tuned.pid).nice() == 5
+
+
+def test_its_share_of_this_hosts_cpus_is_changed(tuned: LongLivedVm) -> None:
+    if reason := obstacle():
+        refused = tuned.run("tune", "--cpu-quota", "80%")
+        assert (refused.code, "cannot be set on this host" in refused.message) == (2, True)
+        pytest.skip(reason)
+    done = changes(tuned, "--cpu-weight", "50", "--cpu-quota", "80%")
+    assert (done["cpu-weight"]["after"], done["cpu-quota"]["after"]) == ("50", "80%")
+    assert read_cpu_share("vmrunner-tuned", tuned.pid) == CpuShare(50, 80)
+    again = changes(tuned, "--cpu-quota", "160%")
+    assert (again["cpu-quota"]["before"], again["cpu-quota"]["after"]) == ("80%", "160%")
+    assert read_cpu_share("vmrunner-tuned", tuned.pid) == CpuShare(50, 160)
 
 
 def test_stats_tell_what_it_uses(tuned: LongLivedVm) -> None:
