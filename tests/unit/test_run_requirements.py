@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
@@ -49,7 +50,7 @@ HOST = HostLimits(
         ({"network": "none", "forwards": ["0:80"]}, ("`forwards` has 0:80", "none"), "restricted"),
         ({"network": "none", "host_forwards": ["80:80"]}, ("`host-forwards` has 80:80", "none"), "leave"),
         ({"overlay_disks": ["/no/such.img"]}, ("/no/such.img", "No such file"), "name a disk image"),
-        ({"readonly_disks": ["/"]}, ("`readonly-disks` has /", "directory"), "name a disk image"),
+        ({"readonly_disks": ["/"]}, ("`readonly-disks` has /", "no regular file"), "name a disk image"),
         ({"empty_disks": ["1G"] * 12, "nics": 6}, ("12 disks", "`nics` is 6"), "leave some out"),
         ({"forwards": ["80:80"], "shards": 2}, ("shards` is 2", "forwards"), "port 0"),
     ],
@@ -126,3 +127,9 @@ def test_an_image_that_is_not_what_its_name_says(tmp_path: Any, name: str, conte
     with pytest.raises(ConfigError, match=said) as caught:
         check_together(Config(readonly_disks=[tmp_path / name]))
     assert "qemu-img convert" in (caught.value.hint or "")
+
+
+def test_a_pipe_is_no_disk_and_nobody_waits_for_it(tmp_path: Any) -> None:
+    os.mkfifo(tmp_path / "pipe.img")
+    with pytest.raises(ConfigError, match="no regular file"):
+        check_together(Config(overlay_disks=[tmp_path / "pipe.img"]))

@@ -6,7 +6,9 @@ Each ConfigError names both values and the way out.
 from __future__ import annotations
 
 import os
+import stat
 from collections import Counter
+from pathlib import Path
 
 from vmrunner.config.cpu_values import Topology, format_cpu_list, pins_of
 from vmrunner.config.disk_values import image_format
@@ -145,19 +147,26 @@ def _check_disk_images(config: Config) -> None:
     """Refuse what is no file, or is not what its name says: a format is never guessed from what is in a file."""
     for name, paths in (("overlay-disks", config.overlay_disks), ("readonly-disks", config.readonly_disks)):
         for path in paths:
-            try:
-                with path.open("rb") as file:
-                    is_qcow2 = file.read(len(_QCOW2_MAGIC)) == _QCOW2_MAGIC
-            except OSError as error:
-                raise ConfigError(
-                    f"`{name}` has {path}, which cannot be read: {error.strerror}", hint="name a disk image"
-                ) from error
+            is_qcow2 = _begins_like_qcow2(name, path)
             if is_qcow2 != (image_format(path) == "qcow2"):
                 raise ConfigError(
                     f"`{name}` has {path}, which is {'' if is_qcow2 else 'no '}qcow2, and is taken for"
                     f" {image_format(path)} by its name",
                     hint="rename it: a qcow2 file to `.qcow2`, a raw image to `.img`; or see `qemu-img convert`",
                 )
+
+
+def _begins_like_qcow2(name: str, path: Path) -> bool:
+    try:
+        # To open a pipe would wait for somebody to write.
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise ConfigError(f"`{name}` has {path}, which is no regular file", hint="name a disk image")
+        with path.open("rb") as file:
+            return file.read(len(_QCOW2_MAGIC)) == _QCOW2_MAGIC
+    except OSError as error:
+        raise ConfigError(
+            f"`{name}` has {path}, which cannot be read: {error.strerror}", hint="name a disk image"
+        ) from error
 
 
 def _check_device_count(config: Config) -> None:
