@@ -33,7 +33,7 @@ from vmrunner.machine.templates import Template, TemplateRecord, TemplateUnusabl
 from vmrunner.nextest.tool import NextestTool
 from vmrunner.run.rehearse import rehearse, write_rehearsal
 
-_REHEARSAL_SECONDS = 120.0
+_REHEARSAL_SECONDS = 60.0
 _SAVE_SECONDS = 60.0
 # An idle guest takes 3.5 % of a CPU under TCG (measured); it is idle when two looks in a row say so.
 _IDLE_PERCENT = 12.0
