@@ -71,6 +71,11 @@ def test_what_held_it_back(changes: dict[str, Any], judged_by: dict[str, Any], s
     assert said in found
 
 
+def test_large_requests_that_end_in_every_other_look() -> None:
+    samples = [sample(written_bytes_per_second=rate) for rate in (0.0, 4.2e6) * 6]
+    assert "bps=2M" in str(bottleneck_of(series(*samples, disk_limits={"bps": "2M"})))
+
+
 def test_a_short_run_tells_nothing() -> None:
     assert bottleneck_of(series(*[sample(host_percent=99.0)] * 2)) is None
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Sequence
+from statistics import fmean
 
 from vmrunner.config.disk_values import number_of
 from vmrunner.config.units import Size
@@ -51,7 +51,8 @@ def _memory(series: Series) -> str | None:
 
 def _disk(series: Series) -> str | None:
     for name, limit in series.disk_limits.items():
-        share = _share(series, partial(_reaches, name=name, limit=number_of(limit)))
+        used = [_used(sample, name) for sample in series.samples]
+        share = sum(mean >= _AT_LIMIT * number_of(limit) for mean in _smoothed(used)) / len(used)
         if share >= 0.5:
             return f"the disk was at its limit ({name}={limit}) {share:.0%} of the time"
     return None
@@ -86,11 +87,14 @@ def _share(series: Series, holds: Callable[[Sample], bool]) -> float:
     return sum(map(holds, series.samples)) / len(series.samples)
 
 
-def _reaches(sample: Sample, name: str, limit: int) -> bool:
-    if name.endswith("burst") or name == "burst-seconds":
-        return False
+def _used(sample: Sample, name: str) -> float:
+    """What counts for the limit of that name; 0 for those that are not looked at, bursts among them."""
     read, written = sample.read_bytes_per_second, sample.written_bytes_per_second
-    used = {
+    return {
         "bps": read + written, "bps-read": read, "bps-write": written, "iops": sample.requests_per_second,
     }.get(name, 0.0)  # fmt: skip
-    return used >= _AT_LIMIT * limit
+
+
+def _smoothed(values: Sequence[float]) -> list[float]:
+    """Each with its neighbours: of large requests two may end in one look, and none in the next."""
+    return [fmean(values[max(0, at - 1) : at + 3]) for at in range(len(values))]
