@@ -12,8 +12,9 @@ from vmrunner.run.samples import Sample, Series
 _BUSY = 95.0
 _AT_LIMIT = 0.9
 _FEWEST = 3
-# Tasks of a guest that is short of memory wait for it nearly all the time; one that has enough, never.
-_STALLED = 20.0
+# Tasks of a guest that is short of memory wait for it 10 to 60 % of the time (measured); of one that has enough, never.
+_STALLED = 10.0
+_STALLED_SHARE = 0.3
 # What a kernel puts into swap for being unused holds nobody back.
 _SWAPPED = 16 << 20
 
@@ -38,7 +39,7 @@ def _kills(series: Series) -> str | None:
 def _memory(series: Series) -> str | None:
     asked = [one for one in series.samples if one.guest_stalled_percent is not None]
     stalled = [one for one in asked if (one.guest_stalled_percent or 0) >= _STALLED]
-    if not asked or len(stalled) < _FEWEST or len(stalled) < 0.5 * len(asked):
+    if len(stalled) < _FEWEST or len(stalled) < _STALLED_SHARE * len(asked):
         return None
     share, swapped = len(stalled) / len(asked), max(one.guest_swapped or 0 for one in asked)
     if swapped >= _SWAPPED:
