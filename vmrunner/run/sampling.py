@@ -48,6 +48,7 @@ class Look:
     rss: int
     disk: Mapping[str, int]
     guest: GuestMemory | None = None
+    stalled_percent: float | None = None
 
 
 class Sampler:
@@ -63,6 +64,7 @@ class Sampler:
         self._meter: Meter | None = None
         self._asks_guest = True
         self._guest: GuestMemory | None = None
+        self._stalled_percent: float | None = None
 
     def look(self) -> None:
         """Take a sample where it is time for one."""
@@ -102,25 +104,29 @@ class Sampler:
         # proc_stat(5): the fourth and fifth are idle and iowait.
         idle = fields[3] + fields[4]
         process = _PROC / str(pid)
+        self._ask_guest()
         return Look(
             time.monotonic(), sum(fields) - idle, sum(fields), cpu_seconds(process / "stat"),
             tuple(cpu_seconds(process / "task" / str(tid) / "stat") for tid in self._threads or ()),
             resident_bytes(pid), disk_counters(self._machine, Deadline.after(_QMP_SECONDS)) or {},
-            self._ask_guest(),
+            self._guest, self._stalled_percent,
         )  # fmt: skip
 
-    def _ask_guest(self) -> GuestMemory | None:
-        """What the guest said last; a guest that does not answer is not asked again."""
+    def _ask_guest(self) -> None:
+        """Note what the guest says, which holds until it says more; one that does not answer is not asked again."""
         if not self._asks_guest or time.monotonic() - self._began < ASK_GUEST_AFTER_SECONDS:
-            return None
+            return
         try:
             if self._meter is None:
                 self._meter = Meter(self._machine.guest, deadline=Deadline.after(_METER_SECONDS))
-            self._guest = self._meter.latest() or self._guest
+            said = self._meter.latest()
         except (ConnectionLost, VmrunnerError) as error:
             log.debug("the guest is not asked any more: %s", error)
-            self._asks_guest, self._guest = False, None
-        return self._guest
+            self._asks_guest, self._guest, self._stalled_percent = False, None, None
+            return
+        if said:
+            self._stalled_percent = _stalled_percent(self._guest, said)
+            self._guest = said
 
 
 def _between(first: Look, second: Look, *, began: float) -> Sample:
@@ -144,14 +150,14 @@ def _between(first: Look, second: Look, *, began: float) -> Sample:
         requests_per_second=rate("rd_operations", "wr_operations"),
         guest_available=said.available if said else None,
         guest_swapped=said.swapped if said else None,
-        guest_stalled_percent=_stalled_percent(first.guest, said),
+        guest_stalled_percent=second.stalled_percent,
         guest_kills=said.kills if said else None,
     )
 
 
-def _stalled_percent(first: GuestMemory | None, second: GuestMemory | None) -> float | None:
-    """None where the guest has said nothing new: it speaks once a second, and looks may be more often."""
-    if first is None or second is None or first.stalled is None or second.stalled is None:
+def _stalled_percent(first: GuestMemory | None, second: GuestMemory) -> float | None:
+    """Of the time between the two; None where one of them does not say."""
+    if first is None or first.stalled is None or second.stalled is None:
         return None
     seconds = second.uptime - first.uptime
     return min(100.0, 100 * (second.stalled - first.stalled) / seconds) if seconds > 0 else None
