@@ -31,7 +31,7 @@ def test_names_get_the_version_of_qemu() -> None:
 
 def test_this_qemu_has_both_families() -> None:
     types = read_machine_types(find_qemu(), deadline=Deadline.after(20))
-    q35 = types[find_qemu().machine_type]
+    q35 = types[find_qemu().machine_type_named("auto")]
     assert q35.hot_pluggable_cpus
     assert q35.most_cpus >= 255
     assert not types["microvm"].hot_pluggable_cpus

@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from vmrunner.cli.findings import show_checks
-from vmrunner.cli.options import config_options
+from vmrunner.cli.options import OF_TEST_RUNS, config_options
 from vmrunner.cli.progress import open_display
 from vmrunner.cli.sections import SectionedCommand
 from vmrunner.cli.table import moment, print_table
@@ -53,11 +53,7 @@ def build(context: click.Context, config_file: Path | None, flags: Mapping[str, 
 
 
 @command.command("verify", cls=SectionedCommand)
-@config_options(
-    *SHAPE,
-    "run",
-    leave_out=("start", "shards", "keep", "phase_timeouts", "log_limit", "output_limit", "format"),
-)
+@config_options(*SHAPE, "run", leave_out=("start", *OF_TEST_RUNS))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_context
 def verify(

@@ -15,6 +15,9 @@ from vmrunner.config.rows import Row, all_rows
 from vmrunner.config.text_layers import FILE_FLAG, FILE_VARIABLE
 from vmrunner.config.yaml_file import FILE_NAME
 
+OF_TEST_RUNS = ("shards", "keep", "phase_timeouts", "log_limit", "output_limit", "format")
+"""The fields of the group `run` that mean nothing where no tests are run."""
+
 
 class RowType(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions of click only
     """Any text: `load_config` checks it, so that a flag's error reads like that of a file's line.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from vmrunner.cli.options import config_options
+from vmrunner.cli.options import OF_TEST_RUNS, config_options
 from vmrunner.cli.progress import open_display
 from vmrunner.cli.sections import SectionedCommand
 from vmrunner.config.load import load_config
@@ -20,12 +20,10 @@ from vmrunner.host.signals import interruptible
 from vmrunner.machine.vm_record import DEFAULT_NAME
 from vmrunner.run.vm_lifecycle import bring_up
 
-_FOR_TESTS_ALONE = ("hosts", "env", "shards", "keep", "phase_timeouts", "log_limit", "output_limit", "format")
-
 
 @click.command("up", cls=SectionedCommand)
 @click.argument("name", default=DEFAULT_NAME)
-@config_options(*SHAPE, "guest", "run", leave_out=_FOR_TESTS_ALONE, also=("nix_store",))
+@config_options(*SHAPE, "guest", "run", leave_out=("hosts", "env", *OF_TEST_RUNS), also=("nix_store",))
 def command(name: str, config_file: Path | None, flags: Mapping[str, object]) -> None:
     """Start the VM NAME, made where there is none yet, and leave it running.
 

@@ -38,13 +38,11 @@ class Qemu:
         """The version for comparisons: `(7, 2, 22)`."""
         return tuple(int(part) for part in self.version.split("."))
 
-    @property
-    def machine_type(self) -> str:
-        """The newest q35 machine of this version; every QEMU names them so, whatever aliases a distribution adds."""
-        return self.machine_type_named("auto")
-
     def machine_type_named(self, name: str) -> str:
-        """A machine type with its version; `auto` and `q35` are the newest q35, `pc` is the newest i440fx."""
+        """A machine type with its version; `auto` and `q35` are the newest q35, `pc` is the newest i440fx.
+
+        Every QEMU names them so, whatever aliases a distribution adds.
+        """
         family = {"auto": "q35", "q35": "q35", "pc": "i440fx"}.get(name)
         major, minor = self.version_tuple[:2]
         return f"pc-{family}-{major}.{minor}" if family else name

@@ -171,7 +171,12 @@ class MachinePlan:
     @property
     def more_memory(self) -> int:
         """Bytes that the guest can have besides those of its start, by virtio-mem."""
-        return self.memory_max - self.memory if self.memory_max else 0
+        return self.most_memory - self.memory
+
+    @property
+    def most_memory(self) -> Size:
+        """The memory that the guest can have."""
+        return self.memory_max or self.memory
 
     @property
     def most_cpus(self) -> int:

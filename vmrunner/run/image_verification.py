@@ -21,15 +21,14 @@ from vmrunner.guest.login_methods import login_methods
 from vmrunner.guest.ssh import Guest
 from vmrunner.guest.undo import clear_away
 from vmrunner.guest.unit import UNIT
-from vmrunner.host.accelerator import choose_accelerator
 from vmrunner.host.deadline import Deadline
 from vmrunner.host.doctor import Check, Question, problem_of, run_checks
-from vmrunner.host.qemu import find_qemu
 from vmrunner.image.manifest import Image
 from vmrunner.image.store import hold
 from vmrunner.machine.machine import Machine
 from vmrunner.nextest.tool import NextestTool, find_nextest
 from vmrunner.run.directory import RunDirectory, open_run_directory
+from vmrunner.run.emulator import choose_emulator
 from vmrunner.run.launch import LaunchRequest, launching
 from vmrunner.run.rehearse import rehearse, write_rehearsal
 
@@ -64,8 +63,7 @@ def verify_image(image: Image, config: Config, *, emit: Emit, deadline: Deadline
             "disk": Size(max(config.disk, image.manifest.root_disk_size + _LARGER_BYTES)),
         }
     )
-    qemu = find_qemu()
-    accelerator = choose_accelerator(config.accel, config.cpu_model, qemu=qemu, emit=emit, deadline=deadline)
+    qemu, accelerator = choose_emulator(settings, emit=emit, deadline=deadline)
     tool = _tool_for(image, deadline)
     with hold(image), open_run_directory(emit) as run:
         write_rehearsal(run.inbox, tool)

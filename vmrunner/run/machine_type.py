@@ -34,7 +34,7 @@ def check_machine_type(
 
 def check_cpus(config: Config, machine: MachineType, accelerator: Accelerator) -> None:
     """Refuse more CPUs than the machine can have, or that are to be plugged in where that cannot be. Raises ConfigError."""
-    most = config.cpus_max or config.cpus
+    most = config.most_cpus
     if most > machine.most_cpus:
         raise ConfigError(
             f"`{'cpus-max' if config.cpus_max else 'cpus'}` is {most}, and `machine-type` {machine.name} has"

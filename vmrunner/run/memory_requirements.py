@@ -85,7 +85,7 @@ def _check_nodes(config: Config) -> None:
             f"`numa-nodes` have {together} together, and `memory` is {config.memory}",
             hint="give the nodes just as much as there is",
         )
-    most = config.cpus_max or config.cpus
+    most = config.most_cpus
     placed = sorted(cpu for node in nodes for cpu in node.cpus)
     if placed != list(range(most)):
         raise ConfigError(

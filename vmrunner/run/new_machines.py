@@ -7,17 +7,15 @@ from pathlib import Path
 
 from vmrunner.config.model import Config
 from vmrunner.events import Emit, Note, phase
-from vmrunner.host.accelerator import choose_accelerator
 from vmrunner.host.deadline import Deadline
-from vmrunner.host.qemu import find_qemu
 from vmrunner.image.manifest import Image
 from vmrunner.image.request import ImageRequest
 from vmrunner.image.resolve import locate_image, resolve_image
 from vmrunner.image.store import hold
 from vmrunner.nextest.tool import NextestTool
 from vmrunner.run.directory import RunDirectory
+from vmrunner.run.emulator import choose_emulator
 from vmrunner.run.launch import Launch, LaunchRequest, launching
-from vmrunner.run.machine_type import check_machine_type
 from vmrunner.run.requirements import check_settings
 
 
@@ -32,11 +30,7 @@ class NewMachines:
         self._tool = tool
         self._emit = emit
         self._deadline = deadline
-        self._qemu = find_qemu()
-        self._accelerator = choose_accelerator(
-            config.accel, config.cpu_model, qemu=self._qemu, emit=emit, deadline=deadline
-        )
-        check_machine_type(config, self._qemu, self._accelerator, emit=emit, deadline=deadline)
+        self._qemu, self._accelerator = choose_emulator(config, emit=emit, deadline=deadline)
         with phase(emit, "image", "Looking for the image") as current:
             self._located = locate_image(ImageRequest.of(config), emit=emit)
             current.text = self._located.image.label if self._located.built else "not built yet"

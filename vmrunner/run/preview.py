@@ -7,14 +7,13 @@ from pathlib import Path
 
 from vmrunner.config.model import Config
 from vmrunner.events import Emit
-from vmrunner.host.accelerator import Accelerator, choose_accelerator
+from vmrunner.host.accelerator import Accelerator
 from vmrunner.host.deadline import Deadline
-from vmrunner.host.qemu import find_qemu
 from vmrunner.image.request import ImageRequest
 from vmrunner.image.resolve import locate_image
 from vmrunner.machine.arguments import qemu_arguments
+from vmrunner.run.emulator import choose_emulator
 from vmrunner.run.host_store import shared_store
-from vmrunner.run.machine_type import check_machine_type
 from vmrunner.run.planning import Places, plan_machine
 from vmrunner.run.requirements import check_settings
 
@@ -38,11 +37,7 @@ def preview_run(config: Config, *, emit: Emit) -> Preview:
     Raises what a run would raise before it starts anything.
     """
     check_settings(config)
-    qemu = find_qemu()
-    accelerator = choose_accelerator(
-        config.accel, config.cpu_model, qemu=qemu, emit=emit, deadline=Deadline.after(_PROBE_SECONDS)
-    )
-    check_machine_type(config, qemu, accelerator, emit=emit, deadline=Deadline.after(_PROBE_SECONDS))
+    qemu, accelerator = choose_emulator(config, emit=emit, deadline=Deadline.after(_PROBE_SECONDS))
     located = locate_image(ImageRequest.of(config), emit=emit)
     plan = plan_machine(
         config,

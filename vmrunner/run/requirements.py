@@ -89,7 +89,7 @@ def check_limits(config: Config, host: HostLimits) -> None:
 
 def check_pins(config: Config, host: HostLimits) -> None:
     """Refuse vCPUs that the machine has not, and CPUs that the host has not. Raises ConfigError."""
-    most = config.cpus_max or config.cpus
+    most = config.most_cpus
     for vcpu, cpus in pins_of(config.cpu_pin):
         if vcpu >= most:
             raise ConfigError(
@@ -105,7 +105,7 @@ def check_pins(config: Config, host: HostLimits) -> None:
 
 
 def _check_cpus(config: Config) -> None:
-    most = config.cpus_max or config.cpus
+    most = config.most_cpus
     if most < config.cpus:
         raise ConfigError(
             f"`cpus-max` is {most}, which is less than `cpus`, {config.cpus}",

@@ -14,7 +14,7 @@ from vmrunner.events import Emit, Note, phase
 from vmrunner.guest.adjustment import Adjustment, adjust
 from vmrunner.guest.key import LoginKey, make_login_key
 from vmrunner.guest.preparation import Preparation
-from vmrunner.host.accelerator import Accelerator, choose_accelerator
+from vmrunner.host.accelerator import Accelerator
 from vmrunner.host.deadline import Deadline
 from vmrunner.host.files import write_atomically
 from vmrunner.host.paths import private
@@ -35,8 +35,8 @@ from vmrunner.machine.plan import MachinePlan, with_credential
 from vmrunner.machine.templates import Template, TemplateUnusable
 from vmrunner.machine.vm_record import VmDirectory, VmRecord, with_sockets, write_record
 from vmrunner.nextest.tool import NextestTool, find_nextest
+from vmrunner.run.emulator import choose_emulator
 from vmrunner.run.host_store import shared_store
-from vmrunner.run.machine_type import check_machine_type
 from vmrunner.run.planning import Places, adjustment_of, can_be_templated, plan_machine, preparation_of
 from vmrunner.run.requirements import check_settings
 from vmrunner.run.template_making import TemplateRequest, find_or_make
@@ -75,9 +75,7 @@ def order_vm(
     Raises HostError, ImageError, ConfigError where it cannot be had.
     """
     check_settings(config)
-    qemu = find_qemu()
-    accelerator = choose_accelerator(config.accel, config.cpu_model, qemu=qemu, emit=emit, deadline=deadline)
-    check_machine_type(config, qemu, accelerator, emit=emit, deadline=deadline)
+    qemu, accelerator = choose_emulator(config, emit=emit, deadline=deadline)
     with phase(emit, "image", "Looking for the image") as current:
         image = resolve_image(ImageRequest.of(config), emit=emit, deadline=deadline)
         current.text = image.label

@@ -159,11 +159,10 @@ def _changes(machine: Machine, request: TuneRequest, deadline: Deadline) -> Sequ
 def _change_size(machine: Machine, request: TuneRequest, deadline: Deadline) -> list[Change]:
     """CPUs, memory and disk; with `persist` what is more than the machine can have now waits for its next start."""
     wanted, fields = request.wanted, request.fields
-    most_memory = machine.plan.memory_max or machine.plan.memory
     done: list[Change] = []
     if "cpus" in fields and wanted.cpus <= machine.plan.most_cpus:
         done.append(cpus.set_cpus(machine, wanted.cpus, deadline=deadline))
-    if "memory" in fields and (wanted.memory <= most_memory or not request.persist):
+    if "memory" in fields and (wanted.memory <= machine.plan.most_memory or not request.persist):
         done.append(memory.set_memory(machine, wanted.memory, deadline=deadline))
     if "disk" in fields:
         done.append(disk.grow(machine, wanted.disk, deadline=deadline))

@@ -73,3 +73,8 @@ class CpuSettings(Settings):
         Field(ge=-20, le=19),
         Option("cpu", "NUMBER", "nice value of the machine's threads, -20 (served first) to 19"),
     ] = 0
+
+    @property
+    def most_cpus(self) -> int:
+        """The virtual CPUs that can be in use."""
+        return self.cpus_max or self.cpus

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import Any
 
 from vmrunner.config.units import Size
@@ -35,7 +34,7 @@ def set_memory(machine: Machine, wanted: Size, *, deadline: Deadline) -> Change:
     if machine.plan.more_memory:
         more = max(0, int(wanted) - start) // BLOCK_BYTES * BLOCK_BYTES
         _request_more(machine, more, deadline)
-    after = _follow(lambda: actual(machine, deadline), wanted, deadline.within(_MOST_SECONDS))
+    after = _follow(machine, wanted, deadline.within(_MOST_SECONDS))
     complete = abs(after - wanted) < BLOCK_BYTES
     remark = "" if complete else f"the guest came no nearer to {wanted}: it uses the rest"
     if total := _total_of_guest(machine, deadline):
@@ -58,10 +57,9 @@ def _check(machine: Machine, wanted: Size) -> None:
             f"`memory` is {wanted}, less than the {plan.memory} of the machine's start, and it has no balloon ({BALLOON_ID})",
             hint="it takes a restart with `balloon` on",
         )
-    most = plan.memory_max or plan.memory
-    if wanted > most:
+    if wanted > plan.most_memory:
         raise ConfigError(
-            f"`memory` is {wanted}, but the machine was started with {most}{' at most' if plan.memory_max else ''}",
+            f"`memory` is {wanted}, but the machine was started with {plan.most_memory}{' at most' if plan.memory_max else ''}",
             hint=f"more takes a restart: `--memory-max {wanted} --persist`, then `vmrunner stop` and `vmrunner up`",
         )
 
@@ -80,12 +78,12 @@ def _more_now(machine: Machine, deadline: Deadline) -> int:
     )
 
 
-def _follow(read: Callable[[], int], wanted: int, deadline: Deadline) -> int:
+def _follow(machine: Machine, wanted: int, deadline: Deadline) -> int:
     """What was read last: it is `wanted` but for less than a block, or stood still for long."""
-    found, patience = read(), Deadline.after(_STANDSTILL_SECONDS)
+    found, patience = actual(machine, deadline), Deadline.after(_STANDSTILL_SECONDS)
     while abs(found - wanted) >= BLOCK_BYTES and not patience.passed and deadline.pause(_POLL_SECONDS):
         try:
-            now = read()
+            now = actual(machine, deadline)
         except CommandRefused:
             break
         if now != found:
