@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
-from command_line import CommandLine
 from long_lived import LongLivedVm
-
-from vmrunner.host.paths import cache_dir
+from shared_vm import shared_vm
 
 POOL = Path("/sys/kernel/mm/hugepages/hugepages-2048kB")
 PAGES = 160
@@ -48,19 +45,13 @@ def vm(image: Path, tmp_path_factory: pytest.TempPathFactory, huge_pages: None) 
     boot = tmp_path_factory.mktemp("boot")
     for name, copy in (("vmlinux", "another-kernel"), ("initrd", "another-initrd")):
         shutil.copyfile(image / name, boot / copy)
-    with tempfile.TemporaryDirectory(prefix="vm-") as runtime:
-        variables: dict[str, str | None] = {"VMRUNNER_IMAGE": str(image), "XDG_RUNTIME_DIR": runtime}
-        command_line = CommandLine(tmp_path_factory.mktemp("state"), cache_dir().parent, None, variables)
-        made = LongLivedVm(command_line, "huge")
-        started = made.run(
-            "up", "--memory", f"{2 * PAGES}M", "--hugepages", "2M", "--prealloc", "on", "--rng", "off",
-            "--kernel", str(boot / "another-kernel"), "--initrd", str(boot / "another-initrd"),
-            "--cpu-feature", "avx2=off", "--disk-cache", "none", "--disk-aio", "native", "--disk-iothread", "on",
-        )  # fmt: skip
-        assert started.code == 0, started.stderr
+    flags = (
+        "--memory", f"{2 * PAGES}M", "--hugepages", "2M", "--prealloc", "on", "--rng", "off",
+        "--kernel", str(boot / "another-kernel"), "--initrd", str(boot / "another-initrd"),
+        "--cpu-feature", "avx2=off", "--disk-cache", "none", "--disk-aio", "native", "--disk-iothread", "on",
+    )  # fmt: skip
+    with shared_vm("huge", image=image, state=tmp_path_factory.mktemp("state"), flags=flags) as made:
         yield made
-        assert made.run("rm", "--force").code == 0
-        made.assert_nothing_left()
 
 
 def test_memory_is_huge_pages_of_this_host(vm: LongLivedVm) -> None:

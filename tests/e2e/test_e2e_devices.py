@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import http.server
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -17,9 +16,9 @@ from typing import Any
 import pytest
 from command_line import CommandLine
 from long_lived import LongLivedVm
+from shared_vm import shared_vm
 
 from vmrunner.host.addresses import local_addresses
-from vmrunner.host.paths import cache_dir
 
 MARK = b"made by the host\n"
 # Without a shell's tools for it: perl is in every image.
@@ -62,20 +61,14 @@ def vm(
     image: Path, tmp_path_factory: pytest.TempPathFactory, images: Path, server: int
 ) -> Iterator[LongLivedVm]:
     """A VM with more of everything."""
-    with tempfile.TemporaryDirectory(prefix="vm-") as runtime:
-        variables: dict[str, str | None] = {"VMRUNNER_IMAGE": str(image), "XDG_RUNTIME_DIR": runtime}
-        command_line = CommandLine(tmp_path_factory.mktemp("state"), cache_dir().parent, None, variables)
-        made = LongLivedVm(command_line, "more")
-        started = made.run(
-            "up", "--empty-disk", "256M", "--empty-disk", "64M", "--overlay-disk", str(images / "a.qcow2"),
-            "--readonly-disk", str(images / "b.img"), "--nics", "3", "--network", "user", "--dns", "192.0.2.53",
-            "--host-access", "off", "--host-forward", f"7000:{server}",
-        )  # fmt: skip
-        assert started.code == 0, started.stderr
+    flags = (
+        "--empty-disk", "256M", "--empty-disk", "64M", "--overlay-disk", str(images / "a.qcow2"),
+        "--readonly-disk", str(images / "b.img"), "--nics", "3", "--network", "user", "--dns", "192.0.2.53",
+        "--host-access", "off", "--host-forward", f"7000:{server}",
+    )  # fmt: skip
+    with shared_vm("more", image=image, state=tmp_path_factory.mktemp("state"), flags=flags) as made:
         assert made.listing["start"] == "restored"
         yield made
-        assert made.run("rm", "--force").code == 0
-        made.assert_nothing_left()
 
 
 def test_disks_besides_the_root(vm: LongLivedVm, images: Path) -> None:

@@ -3,33 +3,23 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from command_line import CommandLine
 from long_lived import LongLivedVm
-
-from vmrunner.host.paths import cache_dir
+from shared_vm import shared_vm
 
 TOTAL = "awk '/MemTotal/ { print $2 }' /proc/meminfo"
 
 
-@pytest.fixture(scope="module")
-def command_line(image: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CommandLine]:
-    with tempfile.TemporaryDirectory(prefix="vm-") as runtime:
-        variables: dict[str, str | None] = {"VMRUNNER_IMAGE": str(image), "XDG_RUNTIME_DIR": runtime}
-        yield CommandLine(tmp_path_factory.mktemp("state"), cache_dir().parent, None, variables)
-
-
 @pytest.fixture
-def growing(command_line: CommandLine) -> Iterator[LongLivedVm]:
+def growing(image: Path, tmp_path: Path) -> Iterator[LongLivedVm]:
     """A VM that can have more memory than it starts with."""
-    vm = LongLivedVm(command_line, "growing")
-    vm.up("--memory", "512M", "--memory-max", "2G")
-    yield vm
-    assert vm.run("rm", "--force").code == 0
+    flags = ("--memory", "512M", "--memory-max", "2G")
+    with shared_vm("growing", image=image, state=tmp_path, flags=flags) as vm:
+        yield vm
 
 
 def tuned(vm: LongLivedVm, memory: str) -> tuple[str, str, int]:
@@ -62,33 +52,36 @@ def test_memory_beyond_that_of_the_start(growing: LongLivedVm) -> None:
     assert "--memory-max 3G --persist" in refused.hint
 
 
-def test_nodes_of_another_type_of_machine(command_line: CommandLine) -> None:
-    vm = LongLivedVm(command_line, "nodes")
-    vm.up(
+@pytest.fixture
+def nodes_of_pc(image: Path, tmp_path: Path) -> Iterator[LongLivedVm]:
+    """A VM with NUMA nodes, and the older PC at that."""
+    flags = (
         "--machine-type", "pc", "--memory", "512M", "--numa-node", "0=192M", "--numa-node", "1=320M",
         "--numa-distance", "0-1=30", "--cpus", "1", "--cpus-max", "2", "--empty-disk", "64M", "--nics", "2",
     )  # fmt: skip
-    try:
-        assert vm.listing["start"] == "booted"
-        assert "i440FX" in vm.shell("cat /sys/class/dmi/id/product_name")
-        nodes = "/sys/devices/system/node"
-        assert vm.shell(f"cat {nodes}/online") == "0-1\n"
-        assert vm.shell(f"cat {nodes}/node0/distance {nodes}/node1/distance") == "10 30\n30 10\n"
-        sizes = vm.shell(
-            f"awk '/MemTotal/ {{ print $4 }}' {nodes}/node0/meminfo {nodes}/node1/meminfo"
-        ).split()
-        assert 100 < int(sizes[0]) >> 10 <= 192
-        assert 250 < int(sizes[1]) >> 10 <= 320
-        assert vm.shell(f"cat {nodes}/node0/cpulist") == "0\n"
-        assert vm.run("tune", "--cpus", "2").code == 0
-        assert vm.shell(f"cat {nodes}/node1/cpulist") == "1\n"
-        assert int(vm.shell("cat /sys/class/block/vdb/size")) * 512 == 64 << 20
-        assert vm.shell("ls -d /sys/class/net/eth1") == "/sys/class/net/eth1\n"
-    finally:
-        assert vm.run("rm", "--force").code == 0
+    with shared_vm("nodes", image=image, state=tmp_path, flags=flags) as vm:
+        yield vm
 
 
-def test_a_machine_type_that_qemu_has_not(command_line: CommandLine) -> None:
-    refused = command_line.run("up", "none", "--machine-type", "pc-q35-99.0")
+def test_nodes_of_another_type_of_machine(nodes_of_pc: LongLivedVm) -> None:
+    assert nodes_of_pc.listing["start"] == "booted"
+    assert "i440FX" in nodes_of_pc.shell("cat /sys/class/dmi/id/product_name")
+    nodes = "/sys/devices/system/node"
+    assert nodes_of_pc.shell(f"cat {nodes}/online") == "0-1\n"
+    assert nodes_of_pc.shell(f"cat {nodes}/node0/distance {nodes}/node1/distance") == "10 30\n30 10\n"
+    sizes = nodes_of_pc.shell(
+        f"awk '/MemTotal/ {{ print $4 }}' {nodes}/node0/meminfo {nodes}/node1/meminfo"
+    ).split()
+    assert 100 < int(sizes[0]) >> 10 <= 192
+    assert 250 < int(sizes[1]) >> 10 <= 320
+    assert nodes_of_pc.shell(f"cat {nodes}/node0/cpulist") == "0\n"
+    assert nodes_of_pc.run("tune", "--cpus", "2").code == 0
+    assert nodes_of_pc.shell(f"cat {nodes}/node1/cpulist") == "1\n"
+    assert int(nodes_of_pc.shell("cat /sys/class/block/vdb/size")) * 512 == 64 << 20
+    assert nodes_of_pc.shell("ls -d /sys/class/net/eth1") == "/sys/class/net/eth1\n"
+
+
+def test_a_machine_type_that_qemu_has_not(vmrunner: CommandLine) -> None:
+    refused = vmrunner.run("up", "none", "--machine-type", "pc-q35-99.0")
     assert (refused.code, "which QEMU" in refused.message) == (2, True)
     assert "-machine help" in refused.hint

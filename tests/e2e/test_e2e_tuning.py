@@ -21,9 +21,9 @@ import psutil
 import pytest
 from command_line import CommandLine
 from long_lived import LongLivedVm
+from shared_vm import shared_vm
 
 from vmrunner.host.cpu_share import CpuShare, obstacle, read_cpu_share
-from vmrunner.host.paths import cache_dir
 
 README = Path(__file__).parents[2] / "README.md"
 SETTINGS = (
@@ -63,14 +63,9 @@ def port() -> int:
 @pytest.fixture(scope="module")
 def tuned(image: Path, port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LongLivedVm]:
     """A VM with all the settings."""
-    with tempfile.TemporaryDirectory(prefix="vm-") as runtime:
-        variables: dict[str, str | None] = {"VMRUNNER_IMAGE": str(image), "XDG_RUNTIME_DIR": runtime}
-        command_line = CommandLine(tmp_path_factory.mktemp("state"), cache_dir().parent, None, variables)
-        vm = LongLivedVm(command_line, "tuned")
-        started = vm.run("up", *SETTINGS, "--forward", f"{port}:80")
-        assert started.code == 0, started.stderr
+    flags = (*SETTINGS, "--forward", f"{port}:80")
+    with shared_vm("tuned", image=image, state=tmp_path_factory.mktemp("state"), flags=flags) as vm:
         yield vm
-        assert vm.run("rm", "--force").code == 0
 
 
 def changes(vm: LongLivedVm, *flags: str) -> dict[str, Any]:
