@@ -44,6 +44,26 @@ def test_a_template_that_takes_too_long_is_no_reason_to_boot(
     vmrunner.assert_nothing_left(vmrunner.only_run)
 
 
+def test_a_phase_in_which_nothing_waits(vmrunner: CommandLine, copied_crate: Any) -> None:
+    """What the tests found is there all the same; and a flag takes a limit of the project's file back."""
+    crate = copied_crate("scripted")
+    (crate / "vmrunner.yaml").write_text("phase-timeouts: {unit: 1s, collect: 1ms}\n")
+    done = vmrunner.run("test", crate, "--phase-timeout", "unit=0", "--env", "SCRIPT=sleep 2")
+    assert (done.code, done.message) == (25, "the phase `collect` took longer than 0.001s")
+    assert_guest_ran(vmrunner.only_run)
+    assert vmrunner.only_run.report["exit_code"] == 25
+    assert vmrunner.only_run.outcomes == {"edition": "passed", "script": "passed"}
+    vmrunner.assert_nothing_left(vmrunner.only_run)
+
+
+def test_a_phase_of_one_shard(vmrunner: CommandLine, copied_crate: Any) -> None:
+    flags = ("--shards", "2", "--cpus", "1", "--phase-timeout", "mount=1ms", "--env", "SCRIPT=sleep 60")
+    done = vmrunner.run("test", copied_crate("scripted"), *flags)
+    assert (done.code, done.message) == (25, "the phase `mount` took longer than 0.001s")
+    assert done.seconds < 50
+    vmrunner.assert_nothing_left(vmrunner.only_run)
+
+
 def test_a_phase_that_there_is_not(vmrunner: CommandLine, copied_crate: Any) -> None:
     refused = vmrunner.run("test", copied_crate("scripted"), "--phase-timeout", "boot=3s")
     assert refused.code == 2

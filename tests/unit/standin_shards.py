@@ -15,9 +15,9 @@ from sample_plans import sample_plan
 from vmrunner.errors import GuestLost
 from vmrunner.events import Emit, Event, Output
 from vmrunner.guest.ssh import Guest
-from vmrunner.host.deadline import Deadline
 from vmrunner.machine.monitor import MonitorLost
 from vmrunner.run.directory import RunDirectory
+from vmrunner.run.phase_limits import PhaseLimits
 from vmrunner.run.report import Report
 from vmrunner.run.shards import Shard, run_shards
 
@@ -122,10 +122,18 @@ class Crew:
     guests: list[FakeSshd] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
 
-    def run(self, *, emit: Emit | None = None, seconds: float = PATIENCE_SECONDS) -> None:
+    def run(
+        self,
+        *,
+        emit: Emit | None = None,
+        seconds: float = PATIENCE_SECONDS,
+        limits: PhaseLimits | None = None,
+    ) -> None:
+        limits = limits or PhaseLimits({})
         run_shards(
-            self.report, self.shards, emit=emit or self.events.append, deadline=Deadline.after(seconds)
-        )
+            self.report, self.shards, limits,
+            emit=limits.watching(emit or self.events.append), deadline=limits.deadline(seconds),
+        )  # fmt: skip
 
     def printed(self, stream: str) -> list[str]:
         """The lines that came out, each behind its label."""

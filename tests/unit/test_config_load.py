@@ -10,6 +10,7 @@ import pytest
 from vmrunner.config.load import Loaded, load_config
 from vmrunner.config.model import Config
 from vmrunner.config.rows import all_rows
+from vmrunner.config.units import Duration
 from vmrunner.errors import ConfigError, exit_code_of
 
 
@@ -121,6 +122,12 @@ def test_hosts_merge_by_host_name(directory: Path) -> None:
         "fd00::9": ("c.test",),
     }
     assert loaded.sources["hosts"] == "vmrunner.yaml:1, VMRUNNER_HOSTS, --host"
+
+
+def test_a_flag_takes_back_a_limit_of_the_project(directory: Path) -> None:
+    flags = {"phase_timeouts": ("unit=0",)}
+    loaded = load(directory, "phase-timeouts: {unit: 10m, archive: 2m}", flags=flags)
+    assert loaded.config.phase_timeouts == {"unit": Duration(0), "archive": Duration(120)}
 
 
 def test_typed_flags_are_taken_as_they_are(directory: Path) -> None:

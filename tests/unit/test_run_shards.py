@@ -20,6 +20,7 @@ from fake_sshd import running_sshd
 from sample_seats import SampleSeat
 from standin_shards import JUNIT, PATIENCE_SECONDS, Crew, Part, StandInMachine
 
+from vmrunner.config.units import Duration
 from vmrunner.errors import GuestLost, GuestPanicked, Interrupted, RunTimeout, VmrunnerError, exit_code_of
 from vmrunner.events import Event, Note, Output, PhaseFinished, PhaseStarted, silent
 from vmrunner.guest.ssh import Guest
@@ -30,6 +31,7 @@ from vmrunner.nextest.junit import parse_cases
 from vmrunner.nextest.summary import Summary
 from vmrunner.run.directory import RunDirectory, open_run_directory
 from vmrunner.run.follow import INTERRUPTED
+from vmrunner.run.phase_limits import PhaseLimits
 from vmrunner.run.report import Report
 from vmrunner.run.seat import ReadySeat
 from vmrunner.run.shards import Labelled, Shard, merge, partition_arguments
@@ -61,6 +63,26 @@ def recruit() -> Iterator[Recruit]:
             return crew
 
         yield make
+
+
+def test_limits_of_phases_hold_for_those_of_each_shard(recruit: Recruit) -> None:
+    """One machine's tests end at once, the other's never; where it is `collect` that is slow, nothing waits."""
+    limits = PhaseLimits({"collect": Duration(0.001)})
+    crew = recruit(Part("tests::a"), Part("tests::b"))
+    crew.run(limits=limits)
+    assert limits.exceeded == "collect"
+    assert crew.report.exit_code == 0
+
+
+def test_the_limit_of_the_tests_is_for_all_shards_together(recruit: Recruit) -> None:
+    limits = PhaseLimits({"unit": Duration(0.5)})
+    quick, slow = Part("tests::quick"), Part("tests::slow", endless=True)
+    crew = recruit(quick, slow)
+    with pytest.raises(RunTimeout) as raised:
+        crew.run(limits=limits)
+    assert limits.told(raised.value).message == "the phase `unit` took longer than 0.5s"
+    assert slow.asked_to_stop.is_set()
+    assert {case.name for case in crew.report.cases} == {"tests::quick", "tests::slow"}
 
 
 def test_the_slices_of_a_suite() -> None:

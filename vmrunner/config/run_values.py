@@ -6,7 +6,7 @@ import difflib
 from typing import Final
 
 PHASES: Final = (
-    "image", "archive", "extract", "stage", "template", "start", "connect", "mount", "unit", "collect",
+    "image", "build", "archive", "extract", "stage", "template", "start", "connect", "mount", "unit", "collect",
 )  # fmt: skip
 """The phases of a test run that can have a limit, as they are named in its output and in report.json.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -84,7 +83,7 @@ def run_tests(request: TestRequest, *, emit: Emit) -> Report:
         try:
             _run_into(report, request, limits, recorder)
         except VmrunnerError as error:
-            report.error = _with_phase(limits.told(error), recorder)
+            report.error = limits.told(_with_phase(error, recorder))
         except Interrupted as signal:
             report.interrupted = True
             report.exit_code = signal.exit_code
@@ -97,7 +96,7 @@ def run_tests(request: TestRequest, *, emit: Emit) -> Report:
 def _run_into(report: Report, request: TestRequest, limits: PhaseLimits, emit: Recorder) -> None:
     """The run, in the order in which its parts need each other; the machines are on their way while the host works."""
     config, arguments = request.config, request.arguments
-    deadline = Deadline.after(config.timeout, earlier=limits.earliest_end)
+    deadline = limits.deadline(config.timeout)
     tool = find_nextest(deadline=deadline)
     with ExitStack() as stack:
         seats = _seats_in_vms(request, report.run, tool, stack=stack, emit=emit, deadline=deadline)
@@ -126,7 +125,7 @@ def _run_into(report: Report, request: TestRequest, limits: PhaseLimits, emit: R
             )
             for index, seat in enumerate(seats, start=1)
         ]  # fmt: skip
-        _run_staged(report, shards, emit=emit, deadline=deadline)
+        _run_staged(report, shards, limits, emit=emit, deadline=deadline)
 
 
 def _launched(
@@ -141,14 +140,17 @@ def _launched(
     return machines.launch(image, stack, store=store)
 
 
-def _run_staged(report: Report, shards: Sequence[Shard], *, emit: Emit, deadline: Deadline) -> None:
+def _run_staged(
+    report: Report, shards: Sequence[Shard], limits: PhaseLimits, *, emit: Emit, deadline: Deadline
+) -> None:
     if len(shards) == 1:
         run_suite(
             report, shards[0].seat.ready(), shards[0].job,
             emit=emit, deadline=deadline, cancellation=Cancellation(),
         )  # fmt: skip
     else:
-        run_shards(report, shards, emit=emit, deadline=deadline)
+        run_shards(report, shards, limits, emit=emit, deadline=deadline)
+    limits.check()
     for shard in shards:
         shard.seat.finish(failed=report.exit_code != exit_codes.OK)
 
@@ -260,7 +262,7 @@ def _build_archive(
 def _with_phase(error: VmrunnerError, recorder: Recorder) -> VmrunnerError:
     """Say in which phase the time was up, where the error does not yet."""
     failed = [item.name for item in recorder.phases if item.failed]
-    if isinstance(error, RunTimeout) and failed and not re.search(" while |^the phase ", error.message):
+    if isinstance(error, RunTimeout) and failed and " while " not in error.message:
         error.message = f"{error.message} (in the phase `{failed[-1]}`)"
     return error
 

@@ -18,6 +18,7 @@ from vmrunner.nextest import exit_codes
 from vmrunner.nextest.junit import merge_reports, parse_cases
 from vmrunner.nextest.summary import merge_summaries
 from vmrunner.run.follow import INTERRUPTED, Cancellation, Cancelled
+from vmrunner.run.phase_limits import PhaseLimits
 from vmrunner.run.report import Report
 from vmrunner.run.seat import ReadySeat, Seat
 from vmrunner.run.staging import StagedJob
@@ -47,7 +48,9 @@ def partition_arguments(index: int, count: int) -> tuple[str, ...]:
     return ("--partition", f"slice:{index}/{count}") if count > 1 else ()
 
 
-def run_shards(report: Report, shards: Sequence[Shard], *, emit: Emit, deadline: Deadline) -> None:
+def run_shards(
+    report: Report, shards: Sequence[Shard], limits: PhaseLimits, *, emit: Emit, deadline: Deadline
+) -> None:
     """Run all shards at once and fill the report with what they have found together.
 
     Raises the first error of a shard, after all have ended. On a signal every nextest is asked to stop first; on a
@@ -58,7 +61,7 @@ def run_shards(report: Report, shards: Sequence[Shard], *, emit: Emit, deadline:
     report.shards = [Report(shard.seat.run, seat=shard.seat) for shard in shards]
     try:
         with phase(emit, "unit", f"Running the tests in {len(shards)} machines"):
-            _run_all(report, shards, ready, emit=emit, deadline=deadline)
+            _run_all(report, shards, ready, limits, emit=emit, deadline=deadline)
     except Interrupted:
         # What will be told is the signal, whatever the reports that were cut short look like.
         with contextlib.suppress(VmrunnerError):
@@ -68,7 +71,13 @@ def run_shards(report: Report, shards: Sequence[Shard], *, emit: Emit, deadline:
 
 
 def _run_all(
-    report: Report, shards: Sequence[Shard], ready: Sequence[ReadySeat], *, emit: Emit, deadline: Deadline
+    report: Report,
+    shards: Sequence[Shard],
+    ready: Sequence[ReadySeat],
+    limits: PhaseLimits,
+    *,
+    emit: Emit,
+    deadline: Deadline,
 ) -> None:
     cancellation, lock = Cancellation(), threading.Lock()
     futures: list[Future[None]] = []
@@ -77,7 +86,7 @@ def _run_all(
             for shard, part, seat in zip(shards, report.shards, ready, strict=True):
                 labelled = Labelled(emit, shard.label, log, lock)
                 run_one = partial(_run_one, emit=labelled, deadline=deadline, cancellation=cancellation)
-                futures.append(pool.submit(run_one, part, seat, shard.job))
+                futures.append(pool.submit(run_one, part, seat, shard.job, limits))
             wait(futures)
         except Interrupted:
             cancellation.set()
@@ -103,12 +112,13 @@ def _run_one(
     part: Report,
     seat: ReadySeat,
     job: StagedJob,
+    limits: PhaseLimits,
     *,
     emit: Labelled,
     deadline: Deadline,
     cancellation: Cancellation,
 ) -> None:
-    recorder = Recorder(emit)
+    recorder = Recorder(limits.watching(emit))
     part.phases = recorder.phases
     try:
         run_suite(part, seat, job, emit=recorder, deadline=deadline, cancellation=cancellation)

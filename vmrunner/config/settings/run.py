@@ -46,9 +46,9 @@ class RunSettings(Settings):
     ] = Duration.parse("5m")
     phase_timeouts: Annotated[
         Mapping[Annotated[str, AfterValidator(run_values.phase_name)],
-                Annotated[Duration, AfterValidator(checks.lasting_at_most("720h"))]],
+                Annotated[Duration, AfterValidator(checks.at_most("720h"))]],
         *ReadOnly,
-        Option("run", "PHASE=TIME", f"how long a phase of the run may take: {', '.join(run_values.PHASES)}", split=shlex.split,
+        Option("run", "PHASE=TIME", f"how long a phase of the run may take, 0 for no limit: {', '.join(run_values.PHASES)}", split=shlex.split,
                pairs=pairs_like("PHASE=TIME", "unit=20m")),
     ] = Field(default_factory=NO_ENTRIES)  # fmt: skip
     log_limit: Annotated[
