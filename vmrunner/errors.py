@@ -53,6 +53,12 @@ class VmrunnerError(Exception):
         self.details = details
 
 
+def in_full(error: Exception) -> str:
+    """Its sentence, and below that its details, indented; for where an error is the reason for something else."""
+    details = error.details if isinstance(error, VmrunnerError) else None
+    return "\n  ".join([str(error), *(details or "").splitlines()])
+
+
 class UsageError(VmrunnerError):
     """A flag or argument is wrong."""
 

@@ -89,11 +89,16 @@ class Running:
         """The process id of vmrunner."""
         return self._process.pid
 
+    @property
+    def ended(self) -> bool:
+        """Whether it has."""
+        return self._process.poll() is not None
+
     def wait_for(self, pattern: str, *, seconds: float = _PATIENCE_SECONDS) -> Line:
         """The first line of standard error that `pattern` matches, as soon as it is there."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:
-            ended = self._process.poll() is not None
+            ended = self.ended
             for line in list(self._lines):
                 if re.search(pattern, line.text):
                     return line
@@ -129,7 +134,7 @@ class Running:
 
     def abandon(self) -> None:
         """End it, whatever state it is in."""
-        if self._process.poll() is None:
+        if not self.ended:
             self.kill()
         for reader in self._readers:
             reader.join(10)

@@ -17,6 +17,7 @@ from vmrunner.errors import (
     UsageError,
     VmrunnerError,
     exit_code_of,
+    in_full,
 )
 
 _DRAWN = re.compile(r"^ {4}(?P<branch>[│├└─ ]*)(?P<name>[A-Z]\w+)\s.*?(?P<code>\d+|\*)(?: |$)")
@@ -105,3 +106,9 @@ def test_interrupted_has_the_shells_code(number: int, code: int) -> None:
 def test_codes_of_vmrunner_never_meet_nextests() -> None:
     ours = {one.exit_code for one in classes().values() if one is not NextestFailed}
     assert ours == {2, 20, 21, 22, 23, 24, 25}
+
+
+def test_an_error_that_is_the_reason_for_something_else_is_told_with_its_details() -> None:
+    assert in_full(HostError("no room", details="one\ntwo")) == "no room\n  one\n  two"
+    assert in_full(HostError("no room")) == "no room"
+    assert in_full(OSError("gone")) == "gone"

@@ -109,3 +109,23 @@ def test_of_a_long_console_the_end_is_shown() -> None:
     details = demise.as_error(booting=False, serial_tail="".join(f"{n}\n" for n in range(100))).details
     assert details is not None
     assert details.splitlines()[1:] == [str(n) for n in range(60, 100)]
+
+
+@pytest.mark.parametrize(("booting", "kind"), [(True, BootError), (False, GuestPanicked)])
+def test_a_kernel_that_panics_before_its_driver_for_that_only_reboots(booting: bool, kind: type) -> None:
+    found = demise_by_events([shutdown("guest-reset")])
+    assert found is not None
+    console = "Freeing memory\nKernel panic - not syncing: No working init found.\nRebooting in 1 seconds.."
+    error = found.as_error(booting=booting, serial_tail=console)
+    assert type(error) is kind
+    assert error.message.startswith("the guest's kernel panicked")
+    assert "No working init found" in (error.details or "")
+    plain = found.as_error(booting=booting, serial_tail="Freeing memory\nRestarting system")
+    assert plain.message.startswith("the guest rebooted itself")
+
+
+def test_a_shutdown_is_one_whatever_the_console_says() -> None:
+    found = demise_by_events([shutdown("guest-shutdown")])
+    assert found is not None
+    error = found.as_error(booting=False, serial_tail="a test printed: Kernel panic")
+    assert error.message == "the guest shut itself down in the middle of the run"

@@ -10,12 +10,14 @@ from vmrunner.errors import BootError, GuestLost, GuestPanicked, VmrunnerError
 from vmrunner.machine.monitor import MachineEvent
 
 _PANIC_LINE = "Kernel panic"
+_PANICKED = "the guest's kernel panicked"
+_REBOOTED = "the guest rebooted itself"
 _SHOWN_LINES = 40
 _HARMLESS_WATCHDOG_ACTIONS = {"none", "debug", "inject-nmi"}
 _SHUTDOWN_SENTENCES = {
     "guest-shutdown": "the guest shut itself down",
-    "guest-reset": "the guest rebooted itself",
-    "guest-panic": "the guest's kernel panicked",
+    "guest-reset": _REBOOTED,
+    "guest-panic": _PANICKED,
     "host-signal": "QEMU was told to end by a signal from outside",
     "host-qmp-quit": "QEMU was told to quit from outside",
 }
@@ -31,8 +33,11 @@ class Demise:
     def as_error(self, *, booting: bool, serial_tail: str) -> VmrunnerError:
         """The error for it: a BootError while the guest was still coming up, a GuestError afterwards.
 
-        Of a long `serial_tail` the telling part is kept: from a panic on its beginning, else the end.
+        Of a long `serial_tail` the telling part is kept: from a panic on its beginning, else the end. A kernel that panics
+        before it has its driver for that (pvpanic) reboots without a word to QEMU, so that the console alone tells.
         """
+        if self.sentence == _REBOOTED and _PANIC_LINE in serial_tail:
+            return Demise(_PANICKED, panicked=True).as_error(booting=booting, serial_tail=serial_tail)
         shown = _telling_part(serial_tail)
         details = f"last lines of the serial console:\n{shown}" if shown else None
         if booting:
@@ -58,7 +63,7 @@ def demise_by_events(events: Iterable[MachineEvent]) -> Demise | None:
     """What QEMU's events say about the machine's end; the first that says anything counts."""
     for event in events:
         if event.name == "GUEST_PANICKED":
-            return Demise("the guest's kernel panicked", panicked=True)
+            return Demise(_PANICKED, panicked=True)
         if event.name == "SHUTDOWN":
             reason = str(event.data.get("reason", "unknown"))
             sentence = _SHUTDOWN_SENTENCES.get(reason, f"the machine shut down ({reason})")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vmrunner.config.units import Duration, Size
-from vmrunner.errors import HostError, VmrunnerError
+from vmrunner.errors import HostError, VmrunnerError, in_full
 from vmrunner.events import Emit, Note, Phase, phase
 from vmrunner.guest.clock import ClockReading, read_clock
 from vmrunner.guest.key import LoginKey, make_login_key
@@ -96,7 +96,9 @@ def find_or_make(request: TemplateRequest, *, emit: Emit, deadline: Deadline) ->
         ) as error:
             if deadline.passed:
                 raise
-            emit(Note(f"no memory template could be made, so this machine boots: {error}", "warning"))
+            emit(
+                Note(f"no memory template could be made, so this machine boots: {in_full(error)}", "warning")
+            )
             return None
 
 
