@@ -7,6 +7,7 @@
     ├── ConfigError                         2   vmrunner.yaml, VMRUNNER_* or a flag holds a bad key or value
     ├── HostError                          20   a tool is missing or unusable
     │   ├── CommandFailed                  20   a host command ended with an error nobody gave a better name
+    │   ├── GuestHalted                    20   QEMU stopped the guest, for this host's disk failed it
     │   ├── VmBusy                         20   another command or a test run has the long-lived VM
     │   └── VmDamaged                      20   what a long-lived VM keeps on this host cannot be read
     ├── ImageError                         21
@@ -89,6 +90,10 @@ class CommandFailed(HostError):
         self.argv = argv
         self.code = code
         self.output = output
+
+
+class GuestHalted(HostError):
+    """QEMU has stopped the guest: this computer's disk is full, or broken."""
 
 
 class VmBusy(HostError):

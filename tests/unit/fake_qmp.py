@@ -18,6 +18,7 @@ from typing import Any
 GREETING = {
     "QMP": {"version": {"qemu": {"micro": 22, "minor": 2, "major": 7}, "package": ""}, "capabilities": []}
 }
+ALWAYS: dict[str, Any] = {"qmp_capabilities": {}, "quit": {}, "query-status": {"status": "running"}}
 USERNET = (
     "Hub -1 (net0):\r\n"
     "  Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ\r\n"
@@ -63,7 +64,7 @@ class FakeQmp:
             for request in _requests(sock):
                 command = request["execute"]
                 self.asked.append(request)
-                answer = self.answers.get(command, {} if command in {"qmp_capabilities", "quit"} else None)
+                answer = self.answers.get(command, ALWAYS.get(command))
                 if isinstance(answer, HangUp):
                     return
                 if isinstance(answer, EventThen):

@@ -15,12 +15,12 @@ import pytest
 from fake_qmp import write_fake_qemu
 from sample_vms import dead_process, sample_record, use_home
 
-from vmrunner.errors import BootError, HostError, QemuExited, VmBusy, VmNotRunning, exit_code_of
+from vmrunner.errors import BootError, GuestHalted, HostError, QemuExited, VmBusy, VmNotRunning, exit_code_of
 from vmrunner.guest.key import make_login_key
 from vmrunner.host.deadline import Deadline
 from vmrunner.host.process_identity import ProcessIdentity, identity_of
 from vmrunner.machine import detached
-from vmrunner.machine.detached import machine_of, start_detached
+from vmrunner.machine.detached import machine_of, start_detached, wake
 from vmrunner.machine.device_state import SavedState
 from vmrunner.machine.machine import Machine, MachineState
 from vmrunner.machine.plan import MachinePlan
@@ -74,6 +74,28 @@ def test_it_runs_on_when_the_block_ends_and_is_found_again(home: Path) -> None:
             assert machine.state is MachineState.READY
             machine.check_alive()
         assert record.process.alive()
+
+
+HALTED = 'query_status={"status": "io-error"}'
+FULL = '{"action": "stop", "nospace": True, "operation": "write"}'
+
+
+def test_a_guest_that_qemu_stopped_for_want_of_room_is_let_go_on(home: Path) -> None:
+    with running(home, f'serve({HALTED}, cont=EventThen("RESUME", {{}}, {{}}))') as record:
+        wake(record, deadline=Deadline.after(10))
+
+
+def test_a_guest_for_which_there_still_is_no_room(home: Path) -> None:
+    with running(home, f'serve({HALTED}, cont=EventThen("BLOCK_IO_ERROR", {FULL}, {{}}))') as record:
+        with pytest.raises(GuestHalted, match="there is no room on this computer") as caught:
+            wake(record, deadline=Deadline.after(10))
+        assert str(record.plan.disk.overlay.parent) in (caught.value.hint or "")
+        assert "any command for the VM lets it go on" in (caught.value.hint or "")
+
+
+def test_a_guest_that_runs_is_left_alone(home: Path) -> None:
+    with running(home, 'serve(cont=HangUp(), query_status={"status": "paused"})') as record:
+        wake(record, deadline=Deadline.after(10))
 
 
 def test_it_has_a_session_of_its_own_and_nobodys_directory(home: Path) -> None:

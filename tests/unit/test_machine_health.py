@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from vmrunner.errors import BootError, GuestLost, GuestPanicked, exit_code_of
-from vmrunner.machine.health import Demise, demise_by_events, demise_by_exit
+from vmrunner.machine.health import Demise, demise_by_events, demise_by_exit, halt_by_events
 from vmrunner.machine.monitor import MachineEvent
 
 
@@ -129,3 +129,35 @@ def test_a_shutdown_is_one_whatever_the_console_says() -> None:
     assert found is not None
     error = found.as_error(booting=False, serial_tail="a test printed: Kernel panic")
     assert error.message == "the guest shut itself down in the middle of the run"
+
+
+def disk_error(**fields: object) -> MachineEvent:
+    told = {"device": "", "operation": "write", "action": "stop", "nospace": True, "reason": "No space left"}
+    return MachineEvent("BLOCK_IO_ERROR", told | fields)
+
+
+def test_a_guest_that_qemu_stopped_for_want_of_room() -> None:
+    error = halt_by_events(
+        [MachineEvent("RESUME", {}), disk_error(), MachineEvent("STOP", {})], way_out="free"
+    )
+    assert error is not None
+    assert exit_code_of(error) == 20
+    assert "no room on this computer for what the guest writes" in error.message
+    assert error.hint == "free"
+    other = halt_by_events([disk_error(nospace=False, reason="Input/output error")], way_out="")
+    assert other is not None
+    assert "failed to write the guest's disk (Input/output error)" in other.message
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [],
+        [MachineEvent("STOP", {})],
+        # The guest was told, as QEMU does with what is not a matter of room.
+        [disk_error(action="report")],
+        [disk_error(), MachineEvent("STOP", {}), MachineEvent("RESUME", {})],
+    ],
+)
+def test_a_guest_that_runs_or_was_stopped_by_somebody_is_not_halted(events: list[MachineEvent]) -> None:
+    assert halt_by_events(events, way_out="") is None

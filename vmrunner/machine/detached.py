@@ -26,6 +26,8 @@ _CONNECT_SECONDS = 20.0
 _POLL_SECONDS = 0.005
 _LOAD_SECONDS = 120.0
 _TERMINATE_SECONDS = 2.0
+# What the guest asked for is tried again at once.
+_HALTS_AGAIN_SECONDS = 0.3
 
 
 @contextmanager
@@ -72,6 +74,9 @@ def start_detached(
 def machine_of(record: VmRecord, *, deadline: Deadline) -> Iterator[Machine]:
     """A VM that runs, with its monitor; it runs on when the block ends, unless the block has stopped it.
 
+    Where QEMU had stopped its guest for want of room on this host's disk, it is let go on; whether that helped, its
+    `check_alive` knows.
+
     QEMU speaks with one client at a time: raises VmBusy where another command has the monitor, VmNotRunning where the
     VM does not run.
     """
@@ -83,6 +88,7 @@ def machine_of(record: VmRecord, *, deadline: Deadline) -> Iterator[Machine]:
     with ExitStack() as stack:
         try:
             machine = stack.enter_context(_connected(record.plan, process, record.login_key, deadline))
+            machine.go_on(deadline=deadline)
         except (MonitorLost, CommandRefused) as error:
             raise VmBusy(
                 f"QEMU of the VM `{record.name}` does not answer on its monitor: {error}",
@@ -91,6 +97,17 @@ def machine_of(record: VmRecord, *, deadline: Deadline) -> Iterator[Machine]:
         machine.state = MachineState.READY
         machine.is_up = True
         yield machine
+
+
+def wake(record: VmRecord, *, deadline: Deadline) -> None:
+    """Have a VM go on whose guest QEMU had stopped, as `machine_of` does.
+
+    Raises GuestHalted where QEMU stops it again, and as `machine_of` does.
+    """
+    with machine_of(record, deadline=deadline) as machine:
+        patience = deadline.within(_HALTS_AGAIN_SECONDS)
+        while patience.pause(_POLL_SECONDS):
+            machine.check_alive()
 
 
 @contextmanager

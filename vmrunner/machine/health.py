@@ -1,4 +1,4 @@
-"""Tell from QEMU's events and its process whether a machine is still alive, and if not, what ended it."""
+"""Tell from QEMU's events and its process whether a machine is still alive, and if not, what ended or stopped it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import signal
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from vmrunner.errors import BootError, GuestLost, GuestPanicked, VmrunnerError
+from vmrunner.errors import BootError, GuestHalted, GuestLost, GuestPanicked, VmrunnerError
 from vmrunner.machine.monitor import MachineEvent
 
 _PANIC_LINE = "Kernel panic"
@@ -71,6 +71,29 @@ def demise_by_events(events: Iterable[MachineEvent]) -> Demise | None:
         if event.name == "WATCHDOG" and event.data.get("action") not in _HARMLESS_WATCHDOG_ACTIONS:
             return Demise("the guest hung and its watchdog fired")
     return None
+
+
+def halt_by_events(events: Iterable[MachineEvent], *, way_out: str) -> GuestHalted | None:
+    """Why QEMU has stopped the guest and not let it go on since: this host's disk did not take or give what it should.
+
+    QEMU does so by itself where there is no room left (the default of `werror`); what the guest asked for is done when it
+    goes on, so it sees nothing of it.
+    """
+    error: GuestHalted | None = None
+    for event in events:
+        if event.name == "RESUME":
+            error = None
+        if event.name == "BLOCK_IO_ERROR" and event.data.get("action") == "stop":
+            error = GuestHalted(_halted(event), hint=way_out)
+    return error
+
+
+def _halted(event: MachineEvent) -> str:
+    if event.data.get("nospace"):
+        return (
+            "there is no room on this computer for what the guest writes to its disk, so QEMU has stopped it"
+        )
+    return f"this computer failed to {event.data.get('operation')} the guest's disk ({event.data.get('reason')}), so QEMU has stopped it"
 
 
 def demise_by_exit(code: int | None) -> Demise:

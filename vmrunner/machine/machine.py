@@ -22,7 +22,7 @@ from vmrunner.machine.arguments import qemu_arguments
 from vmrunner.machine.device_state import SavedState, StateNotTransferred, load_state, resume
 from vmrunner.machine.disk_files import copy_overlay, make_extra_disks, make_overlay
 from vmrunner.machine.forwarded_ports import read_forwards
-from vmrunner.machine.health import Demise, demise_by_events, demise_by_exit
+from vmrunner.machine.health import Demise, demise_by_events, demise_by_exit, halt_by_events
 from vmrunner.machine.memory_file import copy_memory, let_go_of_memory, memory_from
 from vmrunner.machine.monitor import CommandRefused, Monitor, MonitorLost, open_monitor
 from vmrunner.machine.placement import place, release
@@ -123,7 +123,7 @@ class Machine:
             raise BootError("the guest's clock and names could not be set", details=done.stderr.strip())
 
     def check_alive(self) -> None:
-        """Raise the error that says what ended this machine, if anything did."""
+        """Raise the error that says what ended or stopped this machine, if anything did."""
         demise = demise_by_events(self.monitor.events)
         if demise is None and self._process.ended:
             demise = self._demise_of_exited()
@@ -132,6 +132,16 @@ class Machine:
                 booting=self.state is MachineState.STARTED,
                 serial_tail=tail(self.plan.serial_log, lines=_LONGEST_PANIC_LINES),
             )
+        then = ", then any command for the VM lets it go on" if self.plan.long_lived else ""
+        way_out = f"free some space where {self.plan.disk.overlay.parent} is{then}"
+        halt = halt_by_events(self.monitor.events, way_out=way_out)
+        if halt:
+            raise halt
+
+    def go_on(self, *, deadline: Deadline) -> None:
+        """Let QEMU try again what this host's disk did not do, where it stopped the guest over that."""
+        if self.monitor.execute("query-status", deadline=deadline).get("status") == "io-error":
+            resume(self.monitor, deadline=deadline)
 
     def serial_tail(self) -> str:
         """The last lines of the guest's console."""

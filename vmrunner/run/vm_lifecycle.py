@@ -7,7 +7,7 @@ from contextlib import closing
 from typing import Final
 
 from vmrunner.config.load import Loaded
-from vmrunner.errors import UsageError, VmrunnerError
+from vmrunner.errors import GuestHalted, UsageError, VmrunnerError
 from vmrunner.events import Emit, Note, phase
 from vmrunner.guest.ssh import ConnectionLost
 from vmrunner.host.deadline import Deadline
@@ -17,7 +17,7 @@ from vmrunner.host.signals import shielded
 from vmrunner.image.store import hold
 from vmrunner.machine import registry
 from vmrunner.machine.snapshots import drop_unused_bases
-from vmrunner.machine.vm import guest_of
+from vmrunner.machine.vm import guest_of, log_in
 from vmrunner.machine.vm_record import VmRecord, VmState, check_name, write_record
 from vmrunner.run.vm_disk import grow_stopped
 from vmrunner.run.vm_settings import larger_disk, refuse_other_settings
@@ -146,8 +146,10 @@ def _shut_down(record: VmRecord, *, timeout: float, emit: Emit) -> None:
         reason = ""
         try:
             with closing(guest_of(record)) as guest:
-                guest.connect(deadline, is_up=True)
+                log_in(guest, record, deadline)
                 guest.execute(["systemctl", "poweroff"], deadline=deadline)
+        except GuestHalted:
+            raise
         except (VmrunnerError, ConnectionLost) as error:
             reason = f": {error}"
         if record.process.wait(deadline.remaining):
