@@ -106,7 +106,7 @@ def wake(record: VmRecord, *, deadline: Deadline) -> None:
     """
     with machine_of(record, deadline=deadline) as machine:
         patience = deadline.within(_HALTS_AGAIN_SECONDS)
-        while patience.pause(_POLL_SECONDS):
+        while machine.was_halted and patience.pause(_POLL_SECONDS):
             machine.check_alive()
 
 

@@ -60,7 +60,7 @@ class Machine:
     """A running QEMU with its guest. Made by `open_machine`.
 
     `clock_shift` is by how many seconds a restored guest's clock is late; its `Preparation` sets that right. `is_up` is
-    whether the guest is known to have booted. `forwards` are the ports of this host that lead into it besides `ssh_port`.
+    whether the guest is known to have booted, `was_halted` whether QEMU had stopped it when we came. `forwards` are the ports of this host that lead into it besides `ssh_port`.
     """
 
     def __init__(self, plan: MachinePlan, process: Process, monitor: Monitor, login_key: LoginKey) -> None:
@@ -70,6 +70,7 @@ class Machine:
         self._process = process
         self.clock_shift = 0.0
         self.is_up = False
+        self.was_halted = False
         ssh, *others = read_forwards(monitor, deadline=Deadline.after(_QMP_SECONDS))
         self.ssh_port = ssh.host_port
         self.forwards = tuple(others)
@@ -140,7 +141,8 @@ class Machine:
 
     def go_on(self, *, deadline: Deadline) -> None:
         """Let QEMU try again what this host's disk did not do, where it stopped the guest over that."""
-        if self.monitor.execute("query-status", deadline=deadline).get("status") == "io-error":
+        self.was_halted = self.monitor.execute("query-status", deadline=deadline)["status"] == "io-error"
+        if self.was_halted:
             resume(self.monitor, deadline=deadline)
 
     def serial_tail(self) -> str:

@@ -17,7 +17,7 @@ from vmrunner.host.signals import shielded
 from vmrunner.image.store import hold
 from vmrunner.machine import registry
 from vmrunner.machine.snapshots import drop_unused_bases
-from vmrunner.machine.vm import guest_of, log_in
+from vmrunner.machine.vm import guest_of
 from vmrunner.machine.vm_record import VmRecord, VmState, check_name, write_record
 from vmrunner.run.vm_disk import grow_stopped
 from vmrunner.run.vm_settings import larger_disk, refuse_other_settings
@@ -146,7 +146,7 @@ def _shut_down(record: VmRecord, *, timeout: float, emit: Emit) -> None:
         reason = ""
         try:
             with closing(guest_of(record)) as guest:
-                log_in(guest, record, deadline)
+                guest.connect(deadline, is_up=True)
                 guest.execute(["systemctl", "poweroff"], deadline=deadline)
         except GuestHalted:
             raise
