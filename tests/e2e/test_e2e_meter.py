@@ -38,4 +38,10 @@ def test_a_guest_that_has_enough_says_so(vmrunner: CommandLine, copied_crate: An
     assert samples[0]["guest_available"] is None
     assert samples[-1]["guest_available"] > 1 << 30
     assert samples[-1]["guest_kills"] == 0
+    # What the guest is asked over, if nothing else.
+    assert samples[-1]["guest_received_bytes_per_second"] > 10
+    assert samples[-1]["guest_sent_bytes_per_second"] > 10
+    # The pages of the template are the other's too where there is one; alone, they are all this machine's part.
+    assert 64 << 20 < samples[-1]["pss"] <= samples[-1]["rss"] + (1 << 20)
+    assert samples[-1]["shared"] is not None
     assert "memory" not in (vmrunner.only_run.report["usage"]["bottleneck"] or "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -52,6 +53,8 @@ def test_a_real_shell_says_what_this_kernel_has() -> None:
     assert found.available is not None
     assert found.available > 1 << 20
     assert found.swapped is not None
+    card = Path("/sys/class/net/eth0/statistics/rx_bytes")
+    assert (found.received is not None) == card.exists()
 
 
 def test_the_loop_answers_each_question_and_ends_with_them() -> None:
@@ -62,7 +65,7 @@ def test_the_loop_answers_each_question_and_ends_with_them() -> None:
 
 
 def test_the_last_whole_line_counts() -> None:
-    running = meter_of(Channel(b"1.00 10 0 - -\n2.00 20 5 1500000 1\n3.00 30", b" 0 - -\n"))
+    running = meter_of(Channel(b"1.00 10 0 - - - -\n2.00 20 5 1500000 1 700 800\n3.00 30", b" 0 - - - -\n"))
     found = running.latest()
     assert found is not None
     assert (found.uptime, found.available, found.swapped, found.stalled, found.kills) == (
@@ -72,15 +75,16 @@ def test_the_last_whole_line_counts() -> None:
         1.5,
         1,
     )
+    assert (found.received, found.sent) == (700, 800)
     later = running.latest()
     assert later is not None
-    assert (later.uptime, later.available, later.stalled) == (3.0, 30720, None)
+    assert (later.uptime, later.available, later.stalled, later.received) == (3.0, 30720, None, None)
     assert running.latest() is None
 
 
 def test_one_question_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(meter, "INTERVAL_SECONDS", 0.0)
-    channel = Channel(b"1.00 10 0", b" - -\n", b"2.00 10 0 - -\n")
+    channel = Channel(b"1.00 10 0", b" - - - -\n", b"2.00 10 0 - - - -\n")
     running = meter_of(channel)
     asked = []
     for _ in range(4):
@@ -90,7 +94,7 @@ def test_one_question_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_not_more_often_than_once_a_second() -> None:
-    channel = Channel(b"1.00 10 0 - -\n", b"2.00 10 0 - -\n")
+    channel = Channel(b"1.00 10 0 - - - -\n", b"2.00 10 0 - - - -\n")
     running = meter_of(channel)
     assert running.latest() is not None
     assert running.latest() is not None
@@ -99,7 +103,14 @@ def test_not_more_often_than_once_a_second() -> None:
 
 @pytest.mark.parametrize(
     "said",
-    [b"\xff" * 70000, b"a b c d e\n", b"1.00 -5 0 - -\n", b"1 2 3 4 5\n", b"9" * 500 + b".00 1 1 1 1\n"],
+    [
+        b"\xff" * 70000,
+        b"a b c d e f g\n",
+        b"1.00 -5 0 - - - -\n",
+        b"1 2 3 4 5 6 7\n",
+        b"1.00 1 1 1 1\n",
+        b"9" * 500 + b".00 1 1 1 1 1 1\n",
+    ],
     ids=len,
 )
 def test_what_makes_no_sense_is_not_heard(said: bytes) -> None:

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
 
 import pytest
 
-from vmrunner.guest.meter import GuestMemory
+from vmrunner.guest.meter import GuestUse
 from vmrunner.guest.ssh import ConnectionLost
 from vmrunner.machine.monitor import MonitorLost
+from vmrunner.machine.usage import HostMemory
 from vmrunner.run import sampling
 from vmrunner.run.bottleneck import bottleneck_of
 from vmrunner.run.samples import MOST_SAMPLES, Sample, Series
-from vmrunner.run.sampling import Sampler
+from vmrunner.run.sampling import GuestRates, Sampler
 
 
 def sample(seconds: float = 1.0, **changes: Any) -> Sample:
     plain = {
-        "host_percent": 40.0, "cpu_percent": 50.0, "vcpu_percent": (30.0, 20.0), "rss": 1 << 28,
+        "host_percent": 40.0, "cpu_percent": 50.0, "vcpu_percent": (30.0, 20.0), "rss": 1 << 28, "pss": 1 << 27, "shared": 1 << 26,
         "read_bytes_per_second": 0.0, "written_bytes_per_second": 0.0, "requests_per_second": 0.0,
     }  # fmt: skip
     return Sample(seconds, **{**plain, **changes})
@@ -106,7 +108,7 @@ def test_a_guest_that_uses_swap_and_waits_for_nothing_is_not_held_back() -> None
 
 
 def test_what_the_guest_says_becomes_a_share_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    said = [GuestMemory(10.0 + n, 1 << 20, 2 << 20, 0.5 * n, 0) for n in range(3)]
+    said = [GuestUse(10.0 + n, 1 << 20, 2 << 20, 0.5 * n, 0, 1000 * n, None) for n in range(3)]
     meter = SimpleNamespace(latest=Mock(side_effect=[said[0], None, said[1], None, said[2]]), close=Mock())
     monkeypatch.setattr(sampling, "Meter", lambda _guest, deadline: meter)
     monkeypatch.setattr(sampling, "ASK_GUEST_AFTER_SECONDS", 0.0)
@@ -116,6 +118,8 @@ def test_what_the_guest_says_becomes_a_share_of_the_time(monkeypatch: pytest.Mon
         sampler.look()
     # A look at which it said nothing new has what it said before: thinning may take any of them.
     assert [one.guest_stalled_percent for one in found.samples] == [None, 50.0, 50.0, 50.0]
+    assert [one.guest_received_bytes_per_second for one in found.samples] == [None, 1000.0, 1000.0, 1000.0]
+    assert found.samples[-1].guest_sent_bytes_per_second is None
     assert (found.samples[0].guest_available, found.samples[0].guest_swapped) == (1 << 20, 2 << 20)
     sampler.close()
     assert meter.close.called
@@ -141,6 +145,39 @@ def test_a_machine_is_looked_at() -> None:
     assert len(found.samples) == 2
     assert found.disk_limits == {"bps": "1M"}
     assert found.samples[0].rss > 1 << 20
+    assert 1 << 20 < (found.samples[0].pss or 0) <= found.samples[0].rss + (1 << 20)
+    assert found.samples[0].shared is not None
+
+
+def test_how_memory_is_shared_is_asked_a_hundredth_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where that takes long: 10 ms for each GiB."""
+
+    def slow(_pid: int) -> HostMemory:
+        asked.append(1)
+        time.sleep(0.02)
+        return HostMemory(1, len(asked), 3, 4)
+
+    asked: list[int] = []
+    monkeypatch.setattr(sampling, "host_memory", slow)
+    found = Series(interval=0.0)
+    sampler = Sampler(looked_at(), found)
+    for _ in range(5):
+        sampler.look()
+    assert (len(asked), [one.pss for one in found.samples]) == (1, [1, 1, 1, 1])
+    monkeypatch.setattr(sampling, "_MEMORY_PAUSE", 0)
+    sampler = Sampler(looked_at(), found)
+    for _ in range(3):
+        sampler.look()
+    assert found.samples[-1].pss == 4
+
+
+def test_a_guest_whose_counters_go_back_or_stand_still_has_no_rates() -> None:
+    first = GuestUse(10.0, None, None, None, None, 500, 500)
+    assert GuestRates.between(first, GuestUse(10.0, None, None, None, None, 900, 900)) == GuestRates()
+    assert GuestRates.between(first, GuestUse(12.0, None, None, None, None, 100, 900)) == GuestRates(
+        None, 0.0, 200.0
+    )
+    assert GuestRates.between(None, first) == GuestRates()
 
 
 def looked_at() -> Any:

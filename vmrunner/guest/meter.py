@@ -1,4 +1,4 @@
-"""What a guest says of its own memory while something runs in it, asked over the SSH connection that is there.
+"""What a guest says of its own memory and network while something runs in it, asked over the SSH connection there is.
 
 One shell in the guest waits for questions and reads files that are short, for it reads them byte by byte. It starts no
 process: one `sleep` a second would take a tenth of an emulated vCPU (measured). It ends with its standard input. What it
@@ -18,19 +18,23 @@ from vmrunner.host.deadline import Deadline
 if TYPE_CHECKING:
     import paramiko
 
-# proc_meminfo(5), proc_swaps(5), the kernel's accounting/psi.rst and cgroup-v2.rst. A kernel without one of these files
-# leaves that word out.
+# proc_meminfo(5), proc_swaps(5), the kernel's accounting/psi.rst, cgroup-v2.rst and ABI/testing/sysfs-class-net-statistics.
+# A kernel without one of these files leaves that word out.
 _LOOP: Final = """while read -r _; do
-  available=- swap=- stalled=- kills=-
+  available=- swap=- stalled=- kills=- received=- sent=-
   read -r up _ </proc/uptime
   while read -r name value _; do [ $name != MemAvailable: ] || { available=$value; break; }; done </proc/meminfo
   { read -r _; swap=0; while read -r _ _ _ used _; do swap=$((swap + used)); done; } </proc/swaps
   read -r _ _ _ _ total </proc/pressure/memory && stalled=${total#total=}
   while read -r name value; do [ "$name" != oom_kill ] || kills=$value
   done </sys/fs/cgroup/system.slice/cargo-nextest.service/memory.events
-  echo "$up $available $swap $stalled $kills" || exit
+  read -r received </sys/class/net/eth0/statistics/rx_bytes
+  read -r sent </sys/class/net/eth0/statistics/tx_bytes
+  echo "$up $available $swap $stalled $kills $received $sent" || exit
 done 2>/dev/null"""
-_LINE: Final = re.compile(r"(\d{1,12}\.\d\d) (\d{1,15}|-) (\d{1,15}|-) (\d{1,18}|-) (\d{1,9}|-)")
+_LINE: Final = re.compile(
+    r"(\d{1,12}\.\d\d) (\d{1,15}|-) (\d{1,15}|-) (\d{1,18}|-) (\d{1,9}|-) (\d{1,18}|-) (\d{1,18}|-)"
+)
 INTERVAL_SECONDS = 1.0
 """From one question to the next, at least."""
 
@@ -39,11 +43,11 @@ _LONGEST_LINE: Final = 200
 
 
 @dataclass(frozen=True)
-class GuestMemory:
+class GuestUse:
     """One look: bytes that could be used without swapping, bytes in swap, seconds that some task waited for memory.
 
-    `uptime` is the guest's, in seconds; `kills` counts the unit's processes that were killed for memory. None is what the
-    guest's kernel does not say.
+    `uptime` is the guest's, in seconds; `kills` counts the unit's processes that were killed for memory; `received` and
+    `sent` are the bytes of its first network card, SSH of this host included. None is what the guest's kernel does not say.
     """
 
     uptime: float
@@ -51,6 +55,8 @@ class GuestMemory:
     swapped: int | None
     stalled: float | None
     kills: int | None
+    received: int | None = None
+    sent: int | None = None
 
 
 class Meter:
@@ -66,7 +72,7 @@ class Meter:
         self._next = 0.0
         self._ask()
 
-    def latest(self) -> GuestMemory | None:
+    def latest(self) -> GuestUse | None:
         """What was said last since the last time, and the next question; None where nothing was. Does not wait.
 
         Raises ConnectionLost.
@@ -78,7 +84,7 @@ class Meter:
             self._ask()
         return found
 
-    def _heard(self) -> GuestMemory | None:
+    def _heard(self) -> GuestUse | None:
         """As much as there is now and no more, whatever a guest sends meanwhile."""
         text = self._rest + self._channel.recv(_CHUNK_BYTES).decode(errors="replace")
         *lines, rest = text.split("\n")
@@ -100,15 +106,19 @@ class Meter:
             pass
 
 
-def _parse(line: str) -> GuestMemory | None:
+def _parse(line: str) -> GuestUse | None:
     match = _LINE.fullmatch(line.rstrip())
     if match is None:
         return None
-    available, swapped, stalled, kills = (None if word == "-" else int(word) for word in match.groups()[1:])
-    return GuestMemory(
+    available, swapped, stalled, kills, received, sent = (
+        None if word == "-" else int(word) for word in match.groups()[1:]
+    )
+    return GuestUse(
         float(match[1]),
         None if available is None else available << 10,
         None if swapped is None else swapped << 10,
         None if stalled is None else stalled / 1e6,
         kills,
+        received,
+        sent,
     )

@@ -70,7 +70,7 @@ def read_host_usage(pid: int, threads: dict[int, int]) -> Usage:
         }
     except FileNotFoundError as error:
         raise ProcessLookupError(f"there is no process {pid}") from error
-    return Usage(time.monotonic(), whole, vcpus, _memory(pid))
+    return Usage(time.monotonic(), whole, vcpus, host_memory(pid))
 
 
 def read_usage(machine: Machine, *, in_guest: bool, deadline: Deadline) -> Usage:
@@ -95,7 +95,8 @@ def resident_bytes(pid: int) -> int:
     return int((_PROC / str(pid) / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def _memory(pid: int) -> HostMemory:
+def host_memory(pid: int) -> HostMemory:
+    """What a process has of this host's memory; the kernel looks at all of its pages for that."""
     try:
         lines = (_PROC / str(pid) / "smaps_rollup").read_text().splitlines()[1:]
     except (PermissionError, FileNotFoundError, ProcessLookupError):

@@ -16,9 +16,12 @@ MOST_SAMPLES = 120
 class Sample:
     """What was used between two looks. CPU is in percent of one CPU, `host_percent` of all of this host's.
 
+    `rss`, `pss` and `shared` are bytes of this host's memory: resident, the proportional part of that, and what others have
+    too, such as the pages of a memory template; None where the process is another user's.
+
     What is the guest's own is None where it was not asked, as in the first seconds: its memory that is available and that
-    is swapped out, in bytes, in how many percent of the time some task waited for memory, and how many processes of the
-    unit had been killed for memory.
+    is swapped out, in bytes, in how many percent of the time some task waited for memory, how many processes of the unit
+    had been killed for memory, and what its network card received and sent.
     """
 
     seconds: float
@@ -26,6 +29,8 @@ class Sample:
     cpu_percent: float
     vcpu_percent: tuple[float, ...]
     rss: int
+    pss: int | None
+    shared: int | None
     read_bytes_per_second: float
     written_bytes_per_second: float
     requests_per_second: float
@@ -33,6 +38,8 @@ class Sample:
     guest_swapped: int | None = None
     guest_stalled_percent: float | None = None
     guest_kills: int | None = None
+    guest_received_bytes_per_second: float | None = None
+    guest_sent_bytes_per_second: float | None = None
 
 
 @dataclass

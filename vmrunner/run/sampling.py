@@ -1,7 +1,8 @@
 """Look at a machine while its tests run, from time to time.
 
-A look costs a few reads of /proc and one question to QEMU. The guest is asked from the third second on, so that a short
-suite pays nothing for it.
+A look costs a few reads of /proc and one question to QEMU. What part of the memory is shared costs the kernel 10 ms for
+each GiB (measured), so it is not asked every time where there is much. The guest is asked from the third second on, so
+that a short suite pays nothing for it.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vmrunner.errors import VmrunnerError
-from vmrunner.guest.meter import GuestMemory, Meter
+from vmrunner.guest.meter import GuestUse, Meter
 from vmrunner.guest.ssh import ConnectionLost
 from vmrunner.host.deadline import Deadline
 from vmrunner.machine.monitor import CommandRefused, MonitorLost
 from vmrunner.machine.placement import vcpu_threads
 from vmrunner.machine.tuning.disk import read_limits
-from vmrunner.machine.usage import cpu_seconds, disk_counters, resident_bytes
+from vmrunner.machine.usage import HostMemory, cpu_seconds, disk_counters, host_memory, resident_bytes
 from vmrunner.run.samples import Sample, Series
 
 if TYPE_CHECKING:
@@ -32,8 +33,36 @@ ASK_GUEST_AFTER_SECONDS = 2.0
 
 _QMP_SECONDS = 2.0
 _METER_SECONDS = 5.0
+# At most a hundredth of the time goes into asking how the memory is shared.
+_MEMORY_PAUSE = 100
 _STAT = Path("/proc/stat")
 _PROC = Path("/proc")
+
+
+@dataclass(frozen=True)
+class GuestRates:
+    """What the guest's counters came to between two of its answers; None where one of them does not say."""
+
+    stalled_percent: float | None = None
+    received: float | None = None
+    sent: float | None = None
+
+    @classmethod
+    def between(cls, first: GuestUse | None, second: GuestUse) -> GuestRates:
+        """Those of the time between the two, by the guest's clock."""
+        if first is None or second.uptime <= first.uptime:
+            return cls()
+        seconds = second.uptime - first.uptime
+
+        def rate(before: float | None, after: float | None) -> float | None:
+            return None if before is None or after is None else max(0.0, after - before) / seconds
+
+        stalled = rate(first.stalled, second.stalled)
+        return cls(
+            None if stalled is None else min(100.0, 100 * stalled),
+            rate(first.received, second.received),
+            rate(first.sent, second.sent),
+        )
 
 
 @dataclass(frozen=True)
@@ -46,9 +75,10 @@ class Look:
     cpu: float
     vcpus: tuple[float, ...]
     rss: int
+    memory: HostMemory
     disk: Mapping[str, int]
-    guest: GuestMemory | None = None
-    stalled_percent: float | None = None
+    guest: GuestUse | None = None
+    guest_rates: GuestRates = GuestRates()
 
 
 class Sampler:
@@ -63,8 +93,10 @@ class Sampler:
         self._threads: tuple[int, ...] | None = None
         self._meter: Meter | None = None
         self._asks_guest = True
-        self._guest: GuestMemory | None = None
-        self._stalled_percent: float | None = None
+        self._guest: GuestUse | None = None
+        self._guest_rates = GuestRates()
+        self._memory = HostMemory(None, None, None, None)
+        self._next_memory = 0.0
 
     def look(self) -> None:
         """Take a sample where it is time for one."""
@@ -108,9 +140,17 @@ class Sampler:
         return Look(
             time.monotonic(), sum(fields) - idle, sum(fields), cpu_seconds(process / "stat"),
             tuple(cpu_seconds(process / "task" / str(tid) / "stat") for tid in self._threads or ()),
-            resident_bytes(pid), disk_counters(self._machine, Deadline.after(_QMP_SECONDS)) or {},
-            self._guest, self._stalled_percent,
+            resident_bytes(pid), self._host_memory(pid),
+            disk_counters(self._machine, Deadline.after(_QMP_SECONDS)) or {},
+            self._guest, self._guest_rates,
         )  # fmt: skip
+
+    def _host_memory(self, pid: int) -> HostMemory:
+        began = time.monotonic()
+        if began >= self._next_memory:
+            self._memory = host_memory(pid)
+            self._next_memory = began + _MEMORY_PAUSE * (time.monotonic() - began)
+        return self._memory
 
     def _ask_guest(self) -> None:
         """Note what the guest says, which holds until it says more; one that does not answer is not asked again."""
@@ -122,10 +162,10 @@ class Sampler:
             said = self._meter.latest()
         except (ConnectionLost, VmrunnerError) as error:
             log.debug("the guest is not asked any more: %s", error)
-            self._asks_guest, self._guest, self._stalled_percent = False, None, None
+            self._asks_guest, self._guest, self._guest_rates = False, None, GuestRates()
             return
         if said:
-            self._stalled_percent = _stalled_percent(self._guest, said)
+            self._guest_rates = GuestRates.between(self._guest, said)
             self._guest = said
 
 
@@ -145,19 +185,15 @@ def _between(first: Look, second: Look, *, began: float) -> Sample:
             100 * (new - old) / seconds for old, new in zip(first.vcpus, second.vcpus, strict=True)
         ),
         rss=second.rss,
+        pss=second.memory.pss,
+        shared=second.memory.shared,
         read_bytes_per_second=rate("rd_bytes"),
         written_bytes_per_second=rate("wr_bytes"),
         requests_per_second=rate("rd_operations", "wr_operations"),
         guest_available=said.available if said else None,
         guest_swapped=said.swapped if said else None,
-        guest_stalled_percent=second.stalled_percent,
+        guest_stalled_percent=second.guest_rates.stalled_percent,
         guest_kills=said.kills if said else None,
+        guest_received_bytes_per_second=second.guest_rates.received,
+        guest_sent_bytes_per_second=second.guest_rates.sent,
     )
-
-
-def _stalled_percent(first: GuestMemory | None, second: GuestMemory) -> float | None:
-    """Of the time between the two; None where one of them does not say."""
-    if first is None or first.stalled is None or second.stalled is None:
-        return None
-    seconds = second.uptime - first.uptime
-    return min(100.0, 100 * (second.stalled - first.stalled) / seconds) if seconds > 0 else None
