@@ -56,16 +56,6 @@ def test_a_phase_in_which_nothing_waits(vmrunner: CommandLine, copied_crate: Any
     vmrunner.assert_nothing_left(vmrunner.only_run)
 
 
-def test_a_phase_of_one_shard(vmrunner: CommandLine, copied_crate: Any) -> None:
-    # The machines of test_e2e_shards, so that both need one template.
-    shards = ("--shards", "2", "--cpus", "1", "--memory", "512M")
-    flags = (*shards, "--phase-timeout", "mount=1ms", "--env", "SCRIPT=sleep 60")
-    done = vmrunner.run("test", copied_crate("scripted"), *flags)
-    assert (done.code, done.message) == (25, "the phase `mount` took longer than 0.001s")
-    assert done.seconds < 50
-    vmrunner.assert_nothing_left(vmrunner.only_run)
-
-
 def test_a_phase_that_there_is_not(vmrunner: CommandLine, copied_crate: Any) -> None:
     refused = vmrunner.run("test", copied_crate("scripted"), "--phase-timeout", "boot=3s")
     assert refused.code == 2

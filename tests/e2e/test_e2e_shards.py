@@ -217,6 +217,14 @@ def test_shards_that_fit_one_by_one_but_not_together_are_refused(vmrunner: Comma
     assert vmrunner.only_run.report["machine"] is None
 
 
+def test_a_phase_of_one_shard_has_a_limit(vmrunner: CommandLine) -> None:
+    finished = vmrunner.run(
+        "test", VERDICTS, *SHAPE, "--phase-timeout", "mount=1ms", "--", "-E", "test(slow)"
+    )
+    assert (finished.code, finished.message) == (25, "the phase `mount` took longer than 0.001s")
+    vmrunner.assert_nothing_left(vmrunner.only_run)
+
+
 def test_a_partition_of_ones_own_is_refused(vmrunner: CommandLine) -> None:
     finished = vmrunner.run("test", VERDICTS, *SHAPE, "--", "--partition", "slice:1/2")
     assert finished.code == 2, finished.stderr

@@ -202,7 +202,7 @@ def test_logs_are_followed_until_ctrl_c(vm: LongLivedVm) -> None:
 
 
 def test_ps_shows_what_it_is(vm: LongLivedVm) -> None:
-    vm.up("--cpus", "1")
+    vm.up("--cpus", "1", "--start", "booted")
     listing = vm.listing
     assert (listing["cpus"], listing["memory"], listing["accelerator"]) == (
         1,

@@ -81,9 +81,10 @@ def unit_of(run: RunDirectory, *, ends: bool = True) -> Run:
                 answer(0, STATUS)(command, other)
             return
         (run.out / "started").touch()
-        with (run.out / "nextest.log").open("a") as log, (run.out / "stdout.log").open("a") as out:
-            log.write("PASS demo\n")
-            out.write("printed\n")
+        # One after the other: a test that ends the run at the second must have seen the first.
+        for name, text in (("nextest.log", "PASS demo\n"), ("stdout.log", "printed\n")):
+            with (run.out / name).open("a") as log:
+                log.write(text)
         if ends:
             answer(0, STATUS)(command, channel)
         else:
