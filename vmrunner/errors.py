@@ -16,6 +16,7 @@
     │   └── ImageDamaged                   21   files do not match the manifest, or it breaks the guest contract
     ├── BootError                          22
     │   ├── QemuExited                     22   QEMU died before the guest was ready
+    │   ├── BootCrashed                    22   the guest's kernel or QEMU broke down before the guest was ready
     │   └── BootTimeout                    22   the guest did not come up in time
     ├── GuestError                         23
     │   ├── GuestLost                      23   the guest stopped answering, shut down or rebooted
@@ -130,6 +131,10 @@ class BootError(VmrunnerError):
 
 class QemuExited(BootError):
     """QEMU ended before the guest was ready."""
+
+
+class BootCrashed(BootError):
+    """The guest's kernel or QEMU broke down before the guest was ready."""
 
 
 class BootTimeout(BootError):

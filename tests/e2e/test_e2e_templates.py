@@ -16,6 +16,8 @@ from host_clock import host_clock
 from run_record import RunRecord
 from template_cache import StoredTemplate, TemplateCache, take_all_room
 
+from vmrunner.host.qemu import find_qemu
+
 CLONES = CRATES / "clones"
 # Little memory and one shape for all, so that one template serves every test that only restores.
 SHAPE = ("--memory", "512M")
@@ -274,6 +276,16 @@ def test_killed_while_it_saves_and_pruned_before_the_next_is_made(alone: Command
     assert old.directory.exists()
     assert not older.directory.exists()
     assert len(cache.stored) == 2
+
+
+def test_a_guest_whose_kernel_met_a_bug_is_no_template(alone: CommandLine) -> None:
+    """The flag that its kernel sets after a bug can be set by its command line; nothing else is wrong with this one."""
+    flagged = ("--kernel-arg", "sysctl.kernel.tainted=128", "--start", "restored")
+    failed = alone.run("test", CLONES, *SHAPE, *flagged, *QUICK)
+    assert failed.code == 22
+    told = failed.stderr.count("the guest's kernel has met a bug of its own (flags 128 in")
+    assert told == (1 if find_qemu().emulates_several_cpus else 2)
+    assert list((alone.cache_home / "vmrunner" / "templates").glob("[!.]*")) == []
 
 
 def test_a_disk_that_is_full_while_it_saves_makes_the_machine_boot(alone: CommandLine) -> None:

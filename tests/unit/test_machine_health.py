@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vmrunner.errors import BootError, GuestLost, GuestPanicked, exit_code_of
+from vmrunner.errors import BootCrashed, BootError, GuestLost, GuestPanicked, exit_code_of
 from vmrunner.machine.health import Demise, demise_by_events, demise_by_exit, halt_by_events
 from vmrunner.machine.monitor import MachineEvent
 
@@ -28,7 +28,8 @@ def shutdown(reason: str) -> MachineEvent:
     ],
 )
 def test_events(event: MachineEvent, sentence: str, panicked: bool) -> None:
-    assert demise_by_events([event]) == Demise(sentence, panicked)
+    found = demise_by_events([event])
+    assert found == Demise(sentence, panicked, crashed=sentence == "the guest rebooted itself")
 
 
 def test_other_events_say_nothing() -> None:
@@ -57,7 +58,7 @@ def test_the_first_event_that_says_anything_counts() -> None:
     ],
 )
 def test_exit_codes(code: int, sentence: str) -> None:
-    assert demise_by_exit(code) == Demise(sentence)
+    assert demise_by_exit(code) == Demise(sentence, crashed=code in {-6, -11})
 
 
 @pytest.mark.parametrize(
@@ -65,7 +66,8 @@ def test_exit_codes(code: int, sentence: str) -> None:
     [
         (Demise("it ended"), True, BootError, 22, "it ended while it booted"),
         (Demise("it ended"), False, GuestLost, 23, "it ended in the middle of the run"),
-        (Demise("it panicked", panicked=True), True, BootError, 22, "it panicked while it booted"),
+        (Demise("it fell", crashed=True), True, BootCrashed, 22, "it fell while it booted"),
+        (Demise("it panicked", panicked=True), True, BootCrashed, 22, "it panicked while it booted"),
         (Demise("it panicked", panicked=True), False, GuestPanicked, 23, "it panicked"),
     ],
 )
@@ -84,6 +86,26 @@ def test_a_run_that_was_under_way_gets_a_hint() -> None:
     hint = Demise("x", panicked=True).as_error(booting=False, serial_tail="").hint
     assert hint is not None
     assert "a test crashed the guest's kernel" in hint
+
+
+@pytest.mark.parametrize("booting", [True, False])
+@pytest.mark.parametrize(
+    ("demise", "named"),
+    [
+        (Demise("x", panicked=True), True),
+        (Demise("x", crashed=True), True),
+        (Demise("the guest shut itself down"), False),
+    ],
+)
+def test_a_qemu_that_breaks_guests_is_named_where_that_may_be_it(
+    demise: Demise, named: bool, booting: bool
+) -> None:
+    sound = demise.as_error(booting=booting, serial_tail="").hint or ""
+    assert "this QEMU has a defect" not in sound
+    hint = demise.as_error(booting=booting, serial_tail="", defective=True).hint or ""
+    assert hint.startswith(sound)
+    assert ("this QEMU has a defect" in hint) is named
+    assert ("QEMU 8.1" in hint) is named
 
 
 @pytest.mark.parametrize("booting", [True, False])
@@ -111,7 +133,7 @@ def test_of_a_long_console_the_end_is_shown() -> None:
     assert details.splitlines()[1:] == [str(n) for n in range(60, 100)]
 
 
-@pytest.mark.parametrize(("booting", "kind"), [(True, BootError), (False, GuestPanicked)])
+@pytest.mark.parametrize(("booting", "kind"), [(True, BootCrashed), (False, GuestPanicked)])
 def test_a_kernel_that_panics_before_its_driver_for_that_only_reboots(booting: bool, kind: type) -> None:
     found = demise_by_events([shutdown("guest-reset")])
     assert found is not None

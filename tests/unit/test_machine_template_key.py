@@ -115,6 +115,7 @@ def test_what_must_match_makes_another_key(qemu: Path, changes: dict[str, Any]) 
         {"network": "none"},
         {"dns": "192.0.2.53"},
         {"host_access": False},
+        {"may_break_booting": True},
         {"host_forwards": (HostForward(1, "127.0.0.1", 2),)},
     ],
     ids=str,
@@ -136,7 +137,7 @@ def test_every_field_of_a_plan_was_thought_of() -> None:
         "shares", "credentials", "serial_log", "extra_arguments", "memory_file", "incoming", "long_lived",
             "cpus_max", "cpu_topology", "cpu_features", "placement", "memory_max", "numa_nodes", "numa_distances", "hugepages", "prealloc", "balloon", "disk_options",
             "disk_limits", "extra_disks", "forwards", "host_forwards", "dns", "host_access", "nics", "mac", "watchdog", "rng",
-            "rtc", "rtc_drift",
+            "rtc", "rtc_drift", "may_break_booting",
     }  # fmt: skip
 
 

@@ -16,7 +16,15 @@ from sample_launches import sample_request
 from sample_templates import write_template
 
 from vmrunner.config.units import Duration
-from vmrunner.errors import BootError, BootTimeout, QemuExited, RunTimeout, VmrunnerError, exit_code_of
+from vmrunner.errors import (
+    BootCrashed,
+    BootError,
+    BootTimeout,
+    QemuExited,
+    RunTimeout,
+    VmrunnerError,
+    exit_code_of,
+)
 from vmrunner.events import Event, Note, PhaseFinished, PhaseStarted
 from vmrunner.host.deadline import Deadline
 from vmrunner.machine import templates
@@ -185,6 +193,37 @@ def test_auto_boots_where_no_template_can_be_made(tmp_path: Path, told: list[Eve
     (note,) = notes(told)
     assert note.startswith("no memory template could be made, so this machine boots: ")
     assert sorted(path.name for path in (cache / "vmrunner" / "templates").iterdir()) == [".locks"]
+
+
+@pytest.mark.parametrize(("version", "made"), [("7.2.22", 2), ("8.1.0", 1)])
+def test_a_template_whose_guest_breaks_is_tried_again_with_a_qemu_that_is_known_for_it(
+    tmp_path: Path, told: list[Event], version: str, made: int
+) -> None:
+    reset = {"guest": True, "reason": "guest-reset"}
+    request = request_for(tmp_path, f"serve(human_monitor_command=EventThen('SHUTDOWN', {reset!r}, USERNET))")
+    request = replace(request, qemu=replace(request.qemu, version=version))
+    with launched(request, told):
+        assert find_or_make(request.template, emit=told.append, deadline=Deadline.after(20)) is None
+    assert started_phases(told) == ["template"] * made
+    assert notes(told)[-1].startswith("no memory template could be made")
+    assert ["started once more" in note for note in notes(told)] == [True] * (made - 1) + [False]
+
+
+@pytest.mark.parametrize(("version", "boots"), [("7.2.22", 2), ("8.1.0", 1)])
+def test_a_boot_that_breaks_is_tried_again_with_a_qemu_that_is_known_for_it(
+    tmp_path: Path, told: list[Event], version: str, boots: int
+) -> None:
+    reset = {"guest": True, "reason": "guest-reset"}
+    request = request_for(
+        tmp_path, f"serve(human_monitor_command=EventThen('SHUTDOWN', {reset!r}, USERNET))", start="booted"
+    )
+    request = replace(request, qemu=replace(request.qemu, version=version))
+    error = error_of(request, told)
+    assert isinstance(error, BootCrashed), error
+    assert ("this QEMU has a defect" in (error.hint or "")) is (boots == 2)
+    assert started_phases(told) == ["start", "connect"] * boots
+    assert len(notes(told)) == boots - 1
+    assert qemus(tmp_path) == []
 
 
 def test_a_damaged_template_is_thrown_away_with_one_line(tmp_path: Path, told: list[Event]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from sample_images import write_image
@@ -66,7 +67,30 @@ def test_the_whole_plan(tmp_path: Path) -> None:
         credentials=(("ssh.authorized_keys.root", "ssh-ed25519 KEY\n"),),
         serial_log=PLACES.serial_log,
         extra_arguments=("-S",),
+        may_break_booting=True,
     )
+
+
+@pytest.mark.parametrize(
+    ("version", "kind", "cpus", "cpus_max", "breaks"),
+    [
+        ("7.2.22", "tcg", 2, None, True),
+        ("8.0.5", "tcg", 2, None, True),
+        ("8.1.0", "tcg", 2, None, False),
+        ("10.0.2", "tcg", 2, None, False),
+        ("7.2.22", "tcg", 1, None, False),
+        ("7.2.22", "tcg", 1, 2, True),
+        ("7.2.22", "kvm", 2, None, False),
+    ],
+)
+def test_which_machines_may_break_while_they_boot(
+    tmp_path: Path, version: str, kind: Literal["tcg", "kvm"], cpus: int, cpus_max: int | None, breaks: bool
+) -> None:
+    made = plan_machine(
+        Config(cpus=cpus, cpus_max=cpus_max), image=write_image(tmp_path), qemu=replace(QEMU, version=version),
+        accelerator=replace(TCG, kind=kind), places=PLACES, authorized_key="",
+    )  # fmt: skip
+    assert made.may_break_booting is breaks
 
 
 def test_a_store_is_one_share_more_that_nobody_can_write_to(tmp_path: Path) -> None:

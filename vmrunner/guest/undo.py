@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from vmrunner.errors import GuestError
 from vmrunner.guest.preparation import PREPARE
 from vmrunner.guest.ssh import Guest
+from vmrunner.guest.unit import journal_of_unit
 from vmrunner.host.deadline import Deadline
 
 
@@ -44,4 +45,5 @@ def unmount_shares(guest: Guest, *, deadline: Deadline) -> None:
 def _prepare(guest: Guest, what: Sequence[str], failure: str, *, hint: str, deadline: Deadline) -> None:
     done = guest.execute([PREPARE, *what], deadline=deadline)
     if done.code:
-        raise GuestError(failure, hint=hint, details=done.stderr.strip() or None)
+        words = (done.stderr.strip(), journal_of_unit(guest, deadline=deadline))
+        raise GuestError(failure, hint=hint, details="\n".join(filter(None, words)) or None)

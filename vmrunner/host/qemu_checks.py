@@ -53,7 +53,8 @@ def check_setpriv() -> Check:
 
 def check_accelerator(deadline: Deadline) -> Check:
     """Which accelerator a machine would get, with every probe made to find out (never a remembered one)."""
-    chosen = choose_accelerator("auto", qemu=find_qemu(), emit=silent, deadline=deadline, fresh=True)
+    qemu = find_qemu()
+    chosen = choose_accelerator("auto", qemu=qemu, emit=silent, deadline=deadline, fresh=True)
     lines = [f"{chosen.kind}, CPU model {chosen.cpu_model}: {chosen.reason}"]
     for attempt in chosen.attempts:
         verdict = "works" if attempt.works else "fails"
@@ -63,6 +64,9 @@ def check_accelerator(deadline: Deadline) -> Check:
     if chosen.kind == "kvm":
         return Check("accelerator", "ok", "\n".join(lines))
     advice = "tests run in emulation, slower; a computer with hardware KVM runs them faster"
+    if not qemu.emulates_several_cpus:
+        lines.append(f"QEMU {qemu.version} now and then breaks a guest with several CPUs")
+        advice += "; QEMU 8.1 or newer emulates several CPUs without a defect"
     return Check("accelerator", "warning", "\n".join(lines), advice)
 
 

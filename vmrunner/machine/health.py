@@ -5,14 +5,22 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
-from vmrunner.errors import BootError, GuestHalted, GuestLost, GuestPanicked, VmrunnerError
+from vmrunner.errors import BootCrashed, BootError, GuestHalted, GuestLost, GuestPanicked, VmrunnerError
 from vmrunner.machine.monitor import MachineEvent
 
 _PANIC_LINE = "Kernel panic"
 _PANICKED = "the guest's kernel panicked"
 _REBOOTED = "the guest rebooted itself"
 _SHOWN_LINES = 40
+_CRASHES = {signal.SIGABRT, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV}
+DEFECT: Final = (
+    "this QEMU has a defect in its emulation of several CPUs that does this now and then;"
+    " QEMU 8.1 and newer do not have it, nor does a machine with `--cpus 1`"
+)
+"""What is said where a QEMU that is known to break guests may have broken one (`host.qemu` has the sources)."""
+
 _HARMLESS_WATCHDOG_ACTIONS = {"none", "debug", "inject-nmi"}
 _SHUTDOWN_SENTENCES = {
     "guest-shutdown": "the guest shut itself down",
@@ -25,29 +33,37 @@ _SHUTDOWN_SENTENCES = {
 
 @dataclass(frozen=True)
 class Demise:
-    """How a machine ended: a sentence, and whether it was a kernel panic."""
+    """How a machine ended: a sentence, and whether it was a kernel panic, or something else that broke by itself."""
 
     sentence: str
     panicked: bool = False
+    crashed: bool = False
 
-    def as_error(self, *, booting: bool, serial_tail: str) -> VmrunnerError:
+    def as_error(self, *, booting: bool, serial_tail: str, defective: bool = False) -> VmrunnerError:
         """The error for it: a BootError while the guest was still coming up, a GuestError afterwards.
 
         Of a long `serial_tail` the telling part is kept: from a panic on its beginning, else the end. A kernel that panics
         before it has its driver for that (pvpanic) reboots without a word to QEMU, so that the console alone tells.
+        `defective`: the QEMU is one that does such things by itself (`MachinePlan.may_break_booting`).
         """
         if self.sentence == _REBOOTED and _PANIC_LINE in serial_tail:
-            return Demise(_PANICKED, panicked=True).as_error(booting=booting, serial_tail=serial_tail)
+            return Demise(_PANICKED, panicked=True).as_error(
+                booting=booting, serial_tail=serial_tail, defective=defective
+            )
         shown = _telling_part(serial_tail)
         details = f"last lines of the serial console:\n{shown}" if shown else None
+        broke = self.panicked or self.crashed
+        why = (DEFECT,) if defective and broke else ()
         if booting:
-            return BootError(f"{self.sentence} while it booted", details=details)
+            kind = BootCrashed if broke else BootError
+            return kind(f"{self.sentence} while it booted", hint=why[0] if why else None, details=details)
         if self.panicked:
-            return GuestPanicked(
-                self.sentence, hint="a test crashed the guest's kernel; see the log", details=details
-            )
+            hint = "; or ".join(("a test crashed the guest's kernel; see the log", *why))
+            return GuestPanicked(self.sentence, hint=hint, details=details)
         return GuestLost(
-            f"{self.sentence} in the middle of the run", hint="did a test do that?", details=details
+            f"{self.sentence} in the middle of the run",
+            hint="; or ".join(("did a test do that?", *why)),
+            details=details,
         )
 
 
@@ -67,7 +83,7 @@ def demise_by_events(events: Iterable[MachineEvent]) -> Demise | None:
         if event.name == "SHUTDOWN":
             reason = str(event.data.get("reason", "unknown"))
             sentence = _SHUTDOWN_SENTENCES.get(reason, f"the machine shut down ({reason})")
-            return Demise(sentence, panicked=reason == "guest-panic")
+            return Demise(sentence, panicked=reason == "guest-panic", crashed=reason == "guest-reset")
         if event.name == "WATCHDOG" and event.data.get("action") not in _HARMLESS_WATCHDOG_ACTIONS:
             return Demise("the guest hung and its watchdog fired")
     return None
@@ -103,6 +119,7 @@ def demise_by_exit(code: int | None) -> Demise:
     if code < 0:
         name = signal.Signals(-code).name if -code in set(signal.Signals) else str(-code)
         return Demise(
-            f"QEMU was killed by {name}" + (" (out of memory on this host?)" if name == "SIGKILL" else "")
+            f"QEMU was killed by {name}" + (" (out of memory on this host?)" if name == "SIGKILL" else ""),
+            crashed=-code in _CRASHES,
         )
     return Demise(f"QEMU ended with exit code {code}")

@@ -132,6 +132,7 @@ class Machine:
             raise demise.as_error(
                 booting=self.state is MachineState.STARTED,
                 serial_tail=tail(self.plan.serial_log, lines=_LONGEST_PANIC_LINES),
+                defective=self.plan.may_break_booting,
             )
         then = ", then any command for the VM lets it go on" if self.plan.long_lived else ""
         way_out = f"free some space where {self.plan.disk.overlay.parent} is{then}"

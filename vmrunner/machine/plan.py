@@ -125,6 +125,7 @@ class MachinePlan:
     start), and up to `memory_max` bytes of memory (None: `memory`). `numa_distances` are pairs of nodes and their distance.
     `disk_limits` are properties of QEMU's throttle group. `dns` is the address of another name server than QEMU's.
     `nics` counts all network cards. `rtc` is what the clock shows at the start.
+    `may_break_booting`: this QEMU emulates several vCPUs with a defect (`host.qemu`).
     """
 
     name: str
@@ -167,6 +168,7 @@ class MachinePlan:
     rng: Literal["builtin", "urandom", "off"] = "builtin"
     rtc: str = "utc"
     rtc_drift: Literal["none", "slew"] = "none"
+    may_break_booting: bool = False
 
     @property
     def more_memory(self) -> int:

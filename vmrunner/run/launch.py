@@ -36,6 +36,7 @@ from vmrunner.nextest.tool import NextestTool
 from vmrunner.run.directory import RunDirectory
 from vmrunner.run.planning import adjustment_of, can_be_templated, hint_for, plan_machine, preparation_of
 from vmrunner.run.seat import MachineFacts, ReadySeat, Start
+from vmrunner.run.second_boot import boot_reliably
 from vmrunner.run.template_making import TemplateRequest, find, find_or_make
 
 
@@ -150,10 +151,13 @@ class Launch:
                 return self._wait_for_login("Waiting for the restored machine")
             except (BootError, GuestError) as error:
                 self._give_up(error)
+        plan = self.request.plan
+        return boot_reliably(plan, lambda: self._boot(plan), emit=self._emit, deadline=self._deadline)
+
+    def _boot(self, plan: MachinePlan) -> Machine:
+        self._stack.close()
         self._open(None)
-        return self._wait_for_login(
-            f"Booting {self.request.image.manifest.name} under {self.request.plan.accelerator}"
-        )
+        return self._wait_for_login(f"Booting {self.request.image.manifest.name} under {plan.accelerator}")
 
     def finish(self, *, failed: bool) -> None:
         """Stop the machine."""

@@ -110,7 +110,12 @@ def plan_machine(
         rng=config.rng,
         rtc=config.rtc,
         rtc_drift=config.rtc_drift,
+        may_break_booting=_is_emulated_with_a_defect(config, qemu, accelerator),
     )
+
+
+def _is_emulated_with_a_defect(config: Config, qemu: Qemu, accelerator: Accelerator) -> bool:
+    return accelerator.kind == "tcg" and config.most_cpus > 1 and not qemu.emulates_several_cpus
 
 
 def extra_disks_of(config: Config, directory: Path) -> tuple[ExtraDisk, ...]:

@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vmrunner.config.units import Duration, Size
-from vmrunner.errors import HostError, VmrunnerError, in_full
-from vmrunner.events import Emit, Note, Phase, phase
+from vmrunner.errors import GuestError, HostError, VmrunnerError, in_full
+from vmrunner.events import Emit, Note, phase
 from vmrunner.guest.clock import ClockReading, read_clock
+from vmrunner.guest.kernel_health import check_kernel
 from vmrunner.guest.key import LoginKey, make_login_key
 from vmrunner.guest.ssh import ConnectionLost
 from vmrunner.guest.undo import clear_away
@@ -32,6 +33,7 @@ from vmrunner.machine.template_key import shape_of, template_key
 from vmrunner.machine.templates import Template, TemplateRecord, TemplateUnusable
 from vmrunner.nextest.tool import NextestTool
 from vmrunner.run.rehearse import rehearse, write_rehearsal
+from vmrunner.run.second_boot import boot_reliably
 
 _REHEARSAL_SECONDS = 60.0
 _SAVE_SECONDS = 60.0
@@ -81,10 +83,13 @@ def find_or_make(request: TemplateRequest, *, emit: Emit, deadline: Deadline) ->
         try:
             templates.prune(keep=registry.references())
             _check_room(request.plan)
-            with phase(
-                emit, "template", "Making a memory template, once for this image and machine"
-            ) as current:
-                _make(request, current, deadline)
+            boot_reliably(
+                request.plan,
+                lambda: _make(request, emit, deadline),
+                also=(GuestError,),
+                emit=emit,
+                deadline=deadline,
+            )
             return find(request.key, emit=emit)
         except (
             VmrunnerError,
@@ -122,9 +127,10 @@ def _check_room(plan: MachinePlan) -> None:
         )
 
 
-def _make(request: TemplateRequest, current: Phase, deadline: Deadline) -> None:
+def _make(request: TemplateRequest, emit: Emit, deadline: Deadline) -> None:
     key = make_login_key()
-    with templates.making(request.key) as directory:
+    text = "Making a memory template, once for this image and machine"
+    with phase(emit, "template", text) as current, templates.making(request.key) as directory:
         (directory / "login-key").touch(0o600)
         (directory / "login-key").write_text(key.private)
         clock = _boot_and_save(_plan_in(directory, request.plan, key), request, directory, key, deadline)
@@ -173,6 +179,8 @@ def _boot_and_save(
         clear_away(machine.guest, deadline=within)
         second = read_clock(machine.guest, deadline=within)
         _check_drift(first, second)
+        # What its bug has killed would be missing in every run.
+        check_kernel(machine.guest, deadline=within)
         machine.guest.disconnect()
         _wait_idle(machine, Deadline.after(_IDLE_SECONDS))
         machine.check_alive()

@@ -39,6 +39,7 @@ from vmrunner.run.emulator import choose_emulator
 from vmrunner.run.host_store import shared_store
 from vmrunner.run.planning import Places, adjustment_of, can_be_templated, plan_machine, preparation_of
 from vmrunner.run.requirements import check_settings
+from vmrunner.run.second_boot import boot_reliably
 from vmrunner.run.template_making import TemplateRequest, find_or_make
 from vmrunner.run.vm_settings import config_of, kept_settings
 
@@ -151,11 +152,11 @@ def start_from_disk(record: VmRecord, *, boot_timeout: float, emit: Emit, deadli
     make_extra_disks(plan, deadline=deadline, anew=False)
     preparation = Preparation(hostname=record.hostname, machine_id=record.machine_id)
     starting = record.changed(plan=plan)
-    return start_vm(
+    adjustment = adjustment_of(config_of(record), plan, rescan=False)
+    return boot_reliably(plan, lambda: start_vm(
         starting, plan, saved=None, start="booted", answers_in=boot_timeout, preparation=preparation,
-        adjustment=adjustment_of(config_of(record), plan, rescan=False),
-        emit=emit, deadline=deadline,
-    )  # fmt: skip
+        adjustment=adjustment, emit=emit, deadline=deadline,
+    ), emit=emit, deadline=deadline)  # fmt: skip
 
 
 def start_vm(
@@ -215,12 +216,15 @@ def _restore(
 
 
 def _boot_clean(order: VmOrder, plan: MachinePlan, *, emit: Emit, deadline: Deadline) -> VmRecord:
-    record = _new_record(order, plan, make_login_key(), None, deadline)
-    return start_vm(
-        record, record.plan, saved=None, start="booted", answers_in=order.config.boot_timeout,
-        preparation=order.preparation, adjustment=adjustment_of(order.config, plan, rescan=False), emit=emit,
-        deadline=deadline,
-    )  # fmt: skip
+    def boot() -> VmRecord:
+        record = _new_record(order, plan, make_login_key(), None, deadline)
+        return start_vm(
+            record, record.plan, saved=None, start="booted", answers_in=order.config.boot_timeout,
+            preparation=order.preparation, adjustment=adjustment_of(order.config, plan, rescan=False), emit=emit,
+            deadline=deadline,
+        )  # fmt: skip
+
+    return boot_reliably(plan, boot, emit=emit, deadline=deadline)
 
 
 def _new_record(
