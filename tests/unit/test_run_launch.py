@@ -200,7 +200,11 @@ def test_a_template_whose_guest_breaks_is_tried_again_with_a_qemu_that_is_known_
     tmp_path: Path, told: list[Event], version: str, made: int
 ) -> None:
     reset = {"guest": True, "reason": "guest-reset"}
-    request = request_for(tmp_path, f"serve(human_monitor_command=EventThen('SHUTDOWN', {reset!r}, USERNET))")
+    request = request_for(
+        tmp_path,
+        f"serve(human_monitor_command=EventThen('SHUTDOWN', {reset!r}, USERNET))",
+        boot_timeout=Duration(9),
+    )
     request = replace(request, qemu=replace(request.qemu, version=version))
     with launched(request, told):
         assert find_or_make(request.template, emit=told.append, deadline=Deadline.after(20)) is None
@@ -215,7 +219,10 @@ def test_a_boot_that_breaks_is_tried_again_with_a_qemu_that_is_known_for_it(
 ) -> None:
     reset = {"guest": True, "reason": "guest-reset"}
     request = request_for(
-        tmp_path, f"serve(human_monitor_command=EventThen('SHUTDOWN', {reset!r}, USERNET))", start="booted"
+        tmp_path,
+        f"serve(human_monitor_command=EventThen('SHUTDOWN', {reset!r}, USERNET))",
+        start="booted",
+        boot_timeout=Duration(9),
     )
     request = replace(request, qemu=replace(request.qemu, version=version))
     error = error_of(request, told)
