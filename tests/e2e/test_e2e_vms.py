@@ -132,7 +132,7 @@ def test_stop_shuts_down_and_up_finds_the_disk(vm: LongLivedVm) -> None:
 
 
 def test_a_guest_that_breaks_while_it_boots_is_booted_once_more(vm: LongLivedVm) -> None:
-    """Such QEMUs break guests by themselves, about one in a hundred, and not when a test wants it: this guest does it itself."""
+    """Such QEMUs break guests by themselves, one or two in a hundred, and not when a test wants it: this guest does it itself."""
     if find_qemu().emulates_several_cpus:
         pytest.skip("this QEMU does not break guests")
     vm.up()
