@@ -61,6 +61,14 @@ def request_for(directory: Path, qemu: str, **settings: Any) -> LaunchRequest:
     return request
 
 
+def breaking_request(directory: Path, version: str, **settings: Any) -> LaunchRequest:
+    """A launch whose guest resets itself while it boots, under a QEMU that says it is of that version."""
+    reset = {"guest": True, "reason": "guest-reset"}
+    breaks = f"serve(human_monitor_command=EventThen('SHUTDOWN', {reset!r}, USERNET))"
+    request = request_for(directory, breaks, boot_timeout=Duration(9), **settings)
+    return replace(request, qemu=replace(request.qemu, version=version))
+
+
 def qemus(directory: Path) -> list[int]:
     """The process ids of what runs in QEMU's place."""
     program = str(directory / "qemu-system-x86_64")
@@ -199,13 +207,7 @@ def test_auto_boots_where_no_template_can_be_made(tmp_path: Path, told: list[Eve
 def test_a_template_whose_guest_breaks_is_tried_again_with_a_qemu_that_is_known_for_it(
     tmp_path: Path, told: list[Event], version: str, made: int
 ) -> None:
-    reset = {"guest": True, "reason": "guest-reset"}
-    request = request_for(
-        tmp_path,
-        f"serve(human_monitor_command=EventThen('SHUTDOWN', {reset!r}, USERNET))",
-        boot_timeout=Duration(9),
-    )
-    request = replace(request, qemu=replace(request.qemu, version=version))
+    request = breaking_request(tmp_path, version)
     with launched(request, told):
         assert find_or_make(request.template, emit=told.append, deadline=Deadline.after(20)) is None
     assert started_phases(told) == ["template"] * made
@@ -217,15 +219,7 @@ def test_a_template_whose_guest_breaks_is_tried_again_with_a_qemu_that_is_known_
 def test_a_boot_that_breaks_is_tried_again_with_a_qemu_that_is_known_for_it(
     tmp_path: Path, told: list[Event], version: str, boots: int
 ) -> None:
-    reset = {"guest": True, "reason": "guest-reset"}
-    request = request_for(
-        tmp_path,
-        f"serve(human_monitor_command=EventThen('SHUTDOWN', {reset!r}, USERNET))",
-        start="booted",
-        boot_timeout=Duration(9),
-    )
-    request = replace(request, qemu=replace(request.qemu, version=version))
-    error = error_of(request, told)
+    error = error_of(breaking_request(tmp_path, version, start="booted"), told)
     assert isinstance(error, BootCrashed), error
     assert ("this QEMU has a defect" in (error.hint or "")) is (boots == 2)
     assert started_phases(told) == ["start", "connect"] * boots

@@ -8,7 +8,7 @@ from sample_plans import sample_plan
 from vmrunner.errors import BootCrashed, BootError, BootTimeout, GuestError, GuestLost, VmrunnerError
 from vmrunner.events import Event, Note
 from vmrunner.host.deadline import Deadline
-from vmrunner.machine.health import DEFECT
+from vmrunner.host.qemu import SEVERAL_CPUS_DEFECT
 from vmrunner.run.second_boot import boot_reliably
 
 CRASHED = BootCrashed("the guest's kernel panicked while it booted", hint="this QEMU has a defect")
@@ -42,7 +42,8 @@ def test_a_machine_that_may_break_is_booted_once_more_and_a_note_says_why() -> N
     assert boots.begun == 2
     assert told == [
         Note(
-            "the guest's kernel panicked while it booted, and it is started once more: " + DEFECT,
+            "the guest's kernel panicked while it booted, and it is started once more: "
+            + SEVERAL_CPUS_DEFECT,
             "warning",
         )
     ]

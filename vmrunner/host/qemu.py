@@ -23,6 +23,12 @@ Always lock pages before translation") mends it; Launchpad 2051965 has the repor
 ended so, 1 by SIGSEGV, with 10.0.13 none of 74. One thread for all CPUs avoids it (`thread=single`), but takes half as long again for a template
 (24 s instead of 16, measured), so a machine that broke is started once more instead."""
 
+SEVERAL_CPUS_DEFECT = (
+    "this QEMU has a defect in its emulation of several CPUs that does this now and then;"
+    " QEMU 8.1 and newer do not have it, nor does a machine with `--cpus 1`"
+)
+"""What is said where such a QEMU may have broken a guest."""
+
 VERSION_SECONDS = 10.0
 """How long `--version` may take: about 0.01 s when QEMU is in the page cache, 0.1 s when it is not."""
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
 
 from vmrunner.errors import BootCrashed, BootError, GuestHalted, GuestLost, GuestPanicked, VmrunnerError
+from vmrunner.host.qemu import SEVERAL_CPUS_DEFECT
 from vmrunner.machine.monitor import MachineEvent
 
 _PANIC_LINE = "Kernel panic"
@@ -15,12 +15,6 @@ _PANICKED = "the guest's kernel panicked"
 _REBOOTED = "the guest rebooted itself"
 _SHOWN_LINES = 40
 _CRASHES = {signal.SIGABRT, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV}
-DEFECT: Final = (
-    "this QEMU has a defect in its emulation of several CPUs that does this now and then;"
-    " QEMU 8.1 and newer do not have it, nor does a machine with `--cpus 1`"
-)
-"""What is said where a QEMU that is known to break guests may have broken one (`host.qemu` has the sources)."""
-
 _HARMLESS_WATCHDOG_ACTIONS = {"none", "debug", "inject-nmi"}
 _SHUTDOWN_SENTENCES = {
     "guest-shutdown": "the guest shut itself down",
@@ -53,18 +47,22 @@ class Demise:
         shown = _telling_part(serial_tail)
         details = f"last lines of the serial console:\n{shown}" if shown else None
         broke = self.panicked or self.crashed
-        why = (DEFECT,) if defective and broke else ()
+        why = SEVERAL_CPUS_DEFECT if defective and broke else None
         if booting:
             kind = BootCrashed if broke else BootError
-            return kind(f"{self.sentence} while it booted", hint=why[0] if why else None, details=details)
+            return kind(f"{self.sentence} while it booted", hint=why, details=details)
         if self.panicked:
-            hint = "; or ".join(("a test crashed the guest's kernel; see the log", *why))
+            hint = _either("a test crashed the guest's kernel; see the log", why)
             return GuestPanicked(self.sentence, hint=hint, details=details)
         return GuestLost(
             f"{self.sentence} in the middle of the run",
-            hint="; or ".join(("did a test do that?", *why)),
+            hint=_either("did a test do that?", why),
             details=details,
         )
+
+
+def _either(likely: str, why: str | None) -> str:
+    return f"{likely}; or {why}" if why else likely
 
 
 def _telling_part(serial_tail: str) -> str:

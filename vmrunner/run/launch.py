@@ -155,6 +155,7 @@ class Launch:
         return boot_reliably(plan, lambda: self._boot(plan), emit=self._emit, deadline=self._deadline)
 
     def _boot(self, plan: MachinePlan) -> Machine:
+        # What a boot before this has left.
         self._stack.close()
         self._open(None)
         return self._wait_for_login(f"Booting {self.request.image.manifest.name} under {plan.accelerator}")

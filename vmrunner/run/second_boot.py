@@ -9,7 +9,7 @@ from typing import TypeVar
 from vmrunner.errors import BootCrashed, VmrunnerError
 from vmrunner.events import Emit, Note
 from vmrunner.host.deadline import Deadline
-from vmrunner.machine.health import DEFECT
+from vmrunner.host.qemu import SEVERAL_CPUS_DEFECT
 from vmrunner.machine.plan import MachinePlan
 
 log = logging.getLogger(__name__)
@@ -38,5 +38,5 @@ def boot_reliably(
         if not plan.may_break_booting or deadline.passed:
             raise
         log.debug("%s", error.details)
-        emit(Note(f"{error.message}, and it is started once more: {DEFECT}", "warning"))
+        emit(Note(f"{error.message}, and it is started once more: {SEVERAL_CPUS_DEFECT}", "warning"))
     return boot()
